@@ -1,0 +1,1 @@
+"""ShuDL's platform code. Nothing below this package imports Airflow."""

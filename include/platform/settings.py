@@ -1,0 +1,130 @@
+"""Where this checkout keeps its things, which ports it uses and where its secrets are.
+
+One object, :data:`settings`, read from the environment once:
+
+``SHUDL_HOME``       folder of everything that ShuDL installs and writes (default ``<checkout>/.shudl``)
+``SHUDL_PORT_BASE``  first port of the block of 100 that the services use (default 21000)
+"""
+
+from __future__ import annotations
+
+import os
+import secrets as random_secrets
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PORT_OFFSETS = {
+    "airflow": 0,
+    "supervisor": 1,
+    "airflow_db": 2,
+    "postgres": 10,
+    "s3": 20,
+    "s3_master": 21,
+    "s3_master_grpc": 22,
+    "s3_volume": 23,
+    "s3_volume_grpc": 24,
+    "s3_filer": 25,
+    "s3_filer_grpc": 26,
+    "s3_grpc": 27,
+    "nessie": 30,
+    "nessie_management": 31,
+    "kafka": 40,
+    "kafka_controller": 41,
+    "registry": 50,
+    "registry_management": 51,
+    "connect": 60,
+    "flink": 70,
+    "flink_jobmanager_rpc": 71,
+    "flink_taskmanager_rpc": 72,
+    "flink_taskmanager_data": 73,
+    "flink_blob": 74,
+    "flink_metrics": 75,
+    "flink_taskmanager_metrics": 76,
+    "flink_gateway": 77,
+    "trino": 80,
+    "clickhouse": 90,
+}
+"""Offset of every port in the block; the block's first port is ``SHUDL_PORT_BASE``."""
+
+
+class SettingsError(ValueError):
+    """A setting from the environment that cannot be used; the text names it and the way out."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Paths, ports and secrets of one checkout. Folders are made when first asked for."""
+
+    home: Path
+    port_base: int
+    host: str = "127.0.0.1"
+
+    @classmethod
+    def from_env(cls) -> Settings:
+        home = Path(os.environ.get("SHUDL_HOME") or ROOT / ".shudl").expanduser().absolute()
+        raw = os.environ.get("SHUDL_PORT_BASE") or "21000"
+        if not raw.isdigit() or not 1024 <= int(raw) <= 65435:
+            raise SettingsError(f"SHUDL_PORT_BASE={raw}: must be a number from 1024 to 65435")
+        return cls(home=home, port_base=int(raw))
+
+    def port(self, name: str) -> int:
+        """The TCP port called ``name`` in :data:`PORT_OFFSETS`."""
+        return self.port_base + PORT_OFFSETS[name]
+
+    def url(self, name: str) -> str:
+        return f"http://{self.host}:{self.port(name)}"
+
+    def _folder(self, *parts: str, mode: int = 0o755) -> Path:
+        path = self.home.joinpath(*parts)
+        path.mkdir(parents=True, exist_ok=True, mode=mode)
+        return path
+
+    @cached_property
+    def envs(self) -> Path:
+        """Python environments: ``envs/<name>/bin/python``."""
+        return self._folder("envs")
+
+    @cached_property
+    def engines(self) -> Path:
+        """Unpacked engines: ``engines/<name>``."""
+        return self._folder("engines")
+
+    @cached_property
+    def logs(self) -> Path:
+        return self._folder("logs")
+
+    @cached_property
+    def evidence(self) -> Path:
+        """What runs proved, as JSON: ``evidence/<dag_id>/<run>.json``."""
+        return self._folder("evidence")
+
+    def data(self, service: str) -> Path:
+        """The folder in which ``service`` keeps its state; survives restarts."""
+        return self._folder("data", service, mode=0o700)
+
+    def run(self, service: str) -> Path:
+        """The folder of files rendered for ``service`` at each start."""
+        return self._folder("run", service, mode=0o700)
+
+    def python(self, env: str) -> Path:
+        return self.envs / env / "bin" / "python"
+
+    def secret_file(self, name: str) -> Path:
+        """The file (mode 0600) that holds the secret ``name``; made with a random value at first use."""
+        path = self._folder("secrets", mode=0o700) / name
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return path
+        with os.fdopen(fd, "w") as file:
+            file.write(random_secrets.token_hex(20))
+        return path
+
+    def secret(self, name: str) -> str:
+        return self.secret_file(name).read_text().strip()
+
+
+settings = Settings.from_env()
