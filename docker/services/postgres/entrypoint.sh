@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# PostgreSQL with logical replication. Makes the cluster, one role and its database at first start.
+#   POSTGRES_BIN            folder of the server's programs
+#   POSTGRES_HOST, _PORT    where to listen
+#   POSTGRES_DATA_DIR       the cluster
+#   POSTGRES_SUPERUSER_PASSWORD_FILE
+#   POSTGRES_USER, POSTGRES_DB, POSTGRES_PASSWORD_FILE
+#                           role (owner of the database, may replicate) and database made at first start
+#   POSTGRES_SHARED_BUFFERS e.g. 128MB
+# PostgreSQL refuses root: as root it runs as POSTGRES_OS_USER (default nobody), who gets the right to
+# look up paths when the checkout lies in a folder that only root may enter.
+source "$(dirname "$0")/../common/lib.sh"
+need POSTGRES_BIN POSTGRES_HOST POSTGRES_PORT POSTGRES_DATA_DIR POSTGRES_USER POSTGRES_DB POSTGRES_SHARED_BUFFERS RUN_DIR
+secret POSTGRES_SUPERUSER_PASSWORD POSTGRES_PASSWORD
+
+drop=()
+if [ "$(id -u)" = 0 ]; then
+    user=${POSTGRES_OS_USER:-nobody}
+    id "$user" >/dev/null 2>&1 || die "POSTGRES_OS_USER=$user: no such user"
+    command -v setpriv >/dev/null || die "setpriv (util-linux) is needed to start PostgreSQL as root; or run as another user"
+    mkdir -p "$POSTGRES_DATA_DIR"
+    chmod 0700 "$POSTGRES_DATA_DIR"
+    chown -R "$user:" "$POSTGRES_DATA_DIR"
+    base=(setpriv "--reuid=$user" "--regid=$(id -g "$user")" --clear-groups --no-new-privs)
+    for caps in "" dac_read_search dac_override; do
+        drop=("${base[@]}" ${caps:+"--inh-caps=-all,+$caps" "--ambient-caps=-all,+$caps"})
+        ok=yes
+        "${drop[@]}" test -x "$POSTGRES_BIN/postgres" -a -w "$POSTGRES_DATA_DIR" 2>/dev/null && break
+        ok=no
+    done
+    [ "$ok" = yes ] || die "user $user cannot reach $POSTGRES_DATA_DIR: move the checkout out of folders closed to others, or do not run as root"
+fi
+
+cd "$POSTGRES_DATA_DIR"
+if [ ! -f "$POSTGRES_DATA_DIR/.complete" ]; then
+    find "$POSTGRES_DATA_DIR" -mindepth 1 -delete
+    "${drop[@]}" "$POSTGRES_BIN/initdb" -D "$POSTGRES_DATA_DIR" --username=postgres --encoding=UTF8 --locale-provider=builtin \
+        --locale=C.UTF-8 --auth=scram-sha-256 --pwfile=/dev/stdin --data-checksums --no-instructions >&2 <<<"$POSTGRES_SUPERUSER_PASSWORD"
+    # One statement a line: that is how single-user mode reads them.
+    "${drop[@]}" "$POSTGRES_BIN/postgres" --single -D "$POSTGRES_DATA_DIR" -c log_statement=none -c log_min_error_statement=panic postgres >/dev/null <<SQL
+CREATE ROLE "$POSTGRES_USER" LOGIN REPLICATION PASSWORD '$POSTGRES_PASSWORD';
+CREATE DATABASE "$POSTGRES_DB" OWNER "$POSTGRES_USER";
+SQL
+    "${drop[@]}" touch "$POSTGRES_DATA_DIR/.complete"
+fi
+unset POSTGRES_SUPERUSER_PASSWORD POSTGRES_PASSWORD
+
+render "$here/config/postgresql.conf.template" "$RUN_DIR/postgresql.conf"
+render "$here/config/pg_hba.conf.template" "$RUN_DIR/pg_hba.conf"
+if [ "$(id -u)" = 0 ]; then
+    # The server re-reads both at reload, as its own user.
+    install -o "$user" -m 0600 "$RUN_DIR/postgresql.conf" "$POSTGRES_DATA_DIR/postgresql.conf"
+    install -o "$user" -m 0600 "$RUN_DIR/pg_hba.conf" "$POSTGRES_DATA_DIR/pg_hba.conf"
+else
+    install -m 0600 "$RUN_DIR/postgresql.conf" "$RUN_DIR/pg_hba.conf" "$POSTGRES_DATA_DIR/"
+fi
+exec "${drop[@]}" "$POSTGRES_BIN/postgres" -D "$POSTGRES_DATA_DIR"

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Trino, one node, with the lake as catalogs `lake` (branch main) and `published` (what ClickHouse serves).
+#   JAVA_HOME, TRINO_HOME, TRINO_HOST, TRINO_PORT, TRINO_DATA_DIR, TRINO_HEAP, TRINO_QUERY_MEMORY, RUN_DIR
+#   LAKE_CATALOG_URI, LAKE_PUBLISHED_REF, LAKE_WAREHOUSE, LAKE_S3_ENDPOINT, LAKE_S3_REGION, LAKE_S3_ACCESS_KEY_FILE, LAKE_S3_SECRET_KEY_FILE
+source "$(dirname "$0")/../common/lib.sh"
+need JAVA_HOME TRINO_HOME TRINO_HOST TRINO_PORT TRINO_DATA_DIR TRINO_HEAP TRINO_QUERY_MEMORY RUN_DIR \
+    LAKE_CATALOG_URI LAKE_BRANCH LAKE_PUBLISHED_REF LAKE_WAREHOUSE LAKE_S3_ENDPOINT LAKE_S3_REGION
+secret LAKE_S3_ACCESS_KEY LAKE_S3_SECRET_KEY # the catalogs read them as ${ENV:…}
+etc=$RUN_DIR/etc
+rm -rf "$etc/catalog"
+render "$here/config/config.properties.template" "$etc/config.properties"
+render "$here/config/log.properties.template" "$etc/log.properties"
+LAKE_REF=$LAKE_BRANCH render "$here/config/lake.properties.template" "$etc/catalog/lake.properties"
+LAKE_REF=$LAKE_PUBLISHED_REF render "$here/config/lake.properties.template" "$etc/catalog/published.properties"
+mkdir -p "$TRINO_DATA_DIR"
+cd "$TRINO_DATA_DIR"
+exec "$JAVA_HOME/bin/java" -server "-Xmx$TRINO_HEAP" -XX:+UseG1GC -XX:G1HeapRegionSize=16M -XX:+ExplicitGCInvokesConcurrent -XX:+ExitOnOutOfMemoryError \
+    -XX:-OmitStackTraceInFastThrow -XX:ReservedCodeCacheSize=256M -XX:PerMethodRecompilationCutoff=10000 -XX:PerBytecodeRecompilationCutoff=10000 \
+    -Djdk.attach.allowAttachSelf=true -Djdk.nio.maxCachedBufferSize=2000000 -Dfile.encoding=UTF-8 -XX:+EnableDynamicAgentLoading \
+    --enable-native-access=ALL-UNNAMED --sun-misc-unsafe-memory-access=allow \
+    "-Dnode.data-dir=$TRINO_DATA_DIR" "-Dconfig=$etc/config.properties" "-Dlog.levels-file=$etc/log.properties" \
+    -cp "$TRINO_HOME/lib/*" io.trino.server.TrinoServer
