@@ -109,6 +109,11 @@ class Settings:
         """The folder of files rendered for ``service`` at each start."""
         return self._folder("run", service, mode=0o700)
 
+    @cached_property
+    def connect_secrets(self) -> Path:
+        """Passwords of source databases, one file each, that Kafka Connect reads."""
+        return self._folder("secrets", "connect", mode=0o700)
+
     def python(self, env: str) -> Path:
         return self.envs / env / "bin" / "python"
 

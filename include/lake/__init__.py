@@ -1,0 +1,1 @@
+"""The lake: one Iceberg catalogue on Nessie, spoken to by every engine."""

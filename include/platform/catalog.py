@@ -1,0 +1,87 @@
+"""The service catalogue: what the platform is made of, in which layer, and what needs what.
+
+A service is described here once. The bootstrap DAG is this graph; the supervisor's configuration,
+the CLI's tables and the tests read it. How to tell that a service is healthy and that it works is in
+:mod:`include.platform.checks`, under the service's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Service:
+    """One supervised service.
+
+    ``entrypoint`` is the folder below ``docker/services``; ``port`` the name of its main port in
+    :data:`include.platform.settings.PORT_OFFSETS`; ``ports`` the names of every port it listens on;
+    ``needs`` the services that must be healthy before it starts; ``start_timeout_s`` how long it may
+    take from its start until it is healthy; ``stop_timeout_s`` from SIGTERM to SIGKILL.
+    """
+
+    name: str
+    title: str
+    layer: str
+    entrypoint: str
+    port: str
+    ports: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    start_timeout_s: int = 180
+    stop_timeout_s: int = 20
+
+
+LAYERS = ("storage", "messaging", "catalog", "integration", "compute", "serving")
+
+SERVICES: tuple[Service, ...] = (
+    Service("postgres", "PostgreSQL (source database)", "storage", "postgres", "postgres", ("postgres",)),
+    Service(
+        "s3",
+        "S3 storage (SeaweedFS)",
+        "storage",
+        "s3",
+        "s3",
+        ("s3", "s3_master", "s3_master_grpc", "s3_volume", "s3_volume_grpc", "s3_filer", "s3_filer_grpc", "s3_grpc"),
+    ),
+    Service("kafka", "Kafka (KRaft)", "messaging", "kafka", "kafka", ("kafka", "kafka_controller"), stop_timeout_s=40),
+    Service("registry", "Schema registry (Apicurio)", "messaging", "registry", "registry", ("registry", "registry_management")),
+    Service("nessie", "Nessie (Iceberg REST catalog)", "catalog", "nessie", "nessie", ("nessie", "nessie_management"), ("s3",)),
+    Service("connect", "Kafka Connect with Debezium", "integration", "connect", "connect", ("connect",), ("kafka", "registry")),
+    Service(
+        "flink-jobmanager",
+        "Flink job manager",
+        "compute",
+        "flink",
+        "flink",
+        ("flink", "flink_jobmanager_rpc", "flink_blob", "flink_metrics"),
+    ),
+    Service(
+        "flink-taskmanager",
+        "Flink task manager",
+        "compute",
+        "flink",
+        "flink_taskmanager_rpc",
+        ("flink_taskmanager_rpc", "flink_taskmanager_data", "flink_taskmanager_metrics"),
+        ("flink-jobmanager",),
+    ),
+    Service(
+        "flink-sql-gateway", "Flink SQL gateway", "compute", "flink", "flink_gateway", ("flink_gateway",), ("flink-jobmanager",)
+    ),
+    Service("trino", "Trino", "compute", "trino", "trino", ("trino",), ("nessie",), stop_timeout_s=15),
+    Service("clickhouse", "ClickHouse", "serving", "clickhouse", "clickhouse", ("clickhouse",), ("s3",)),
+)
+
+BY_NAME: dict[str, Service] = {service.name: service for service in SERVICES}
+
+
+class UnknownService(KeyError):
+    def __str__(self) -> str:
+        return f"{self.args[0]}: no such service; the services are {', '.join(BY_NAME)}"
+
+
+def service(name: str) -> Service:
+    """The service called ``name``. Raises :class:`UnknownService`."""
+    try:
+        return BY_NAME[name]
+    except KeyError:
+        raise UnknownService(name) from None

@@ -1,0 +1,91 @@
+"""Where each service is reached and how to sign in.
+
+An :class:`Endpoint` has the fields of an Airflow connection. The local platform's endpoints come from
+:mod:`include.platform.settings`; Airflow's database is seeded with them, and tasks read them back from
+there, so that a user who edits a connection points ShuDL at another cluster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from include.platform.settings import Settings, settings
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One service or database. ``conn_type`` is Airflow's; ``password`` never appears in its repr."""
+
+    conn_id: str
+    conn_type: str
+    host: str
+    port: int
+    login: str = ""
+    password: str = field(default="", repr=False)
+    schema: str = ""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def address(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"{self.extra.get('scheme', 'http')}://{self.address}"
+
+    @property
+    def conninfo(self) -> str:
+        """libpq connection string. Raises ValueError for anything but a PostgreSQL endpoint."""
+        if self.conn_type != "postgres":
+            raise ValueError(f"connection {self.conn_id} is of type {self.conn_type}, not postgres")
+        from psycopg.conninfo import make_conninfo
+
+        return make_conninfo(
+            host=self.host, port=self.port, user=self.login, password=self.password, dbname=self.schema, connect_timeout=10
+        )
+
+
+Endpoints = Mapping[str, Endpoint]
+"""Endpoints by connection id."""
+
+FLIGHTS_DATABASE = "flights"
+
+CONN_IDS = {
+    "postgres": "flights_db",
+    "s3": "shudl_s3",
+    "nessie": "shudl_nessie",
+    "kafka": "shudl_kafka",
+    "registry": "shudl_registry",
+    "connect": "shudl_connect",
+    "flink-jobmanager": "shudl_flink",
+    "flink-taskmanager": "shudl_flink",
+    "flink-sql-gateway": "shudl_flink_gateway",
+    "trino": "shudl_trino",
+    "clickhouse": "shudl_clickhouse",
+}
+"""Service name → the Airflow connection through which it is reached."""
+
+
+def local_endpoints(s: Settings = settings) -> dict[str, Endpoint]:
+    """The endpoints of the platform that this checkout runs, by connection id."""
+
+    def endpoint(conn_id: str, conn_type: str, port: str, **fields: Any) -> Endpoint:
+        return Endpoint(conn_id, conn_type, s.host, s.port(port), **fields)
+
+    made = (
+        endpoint(
+            "flights_db", "postgres", "postgres", login="flights", password=s.secret("postgres_flights"), schema=FLIGHTS_DATABASE
+        ),
+        endpoint("shudl_s3", "generic", "s3", login=s.secret("s3_access_key"), password=s.secret("s3_secret_key")),
+        endpoint("shudl_nessie", "http", "nessie"),
+        endpoint("shudl_kafka", "kafka", "kafka", extra={"bootstrap.servers": f"{s.host}:{s.port('kafka')}"}),
+        endpoint("shudl_registry", "http", "registry"),
+        endpoint("shudl_connect", "http", "connect"),
+        endpoint("shudl_flink", "http", "flink"),
+        endpoint("shudl_flink_gateway", "http", "flink_gateway"),
+        endpoint("shudl_trino", "trino", "trino", login="shudl"),
+        endpoint("shudl_clickhouse", "generic", "clickhouse", login="shudl", password=s.secret("clickhouse")),
+    )
+    return {e.conn_id: e for e in made}

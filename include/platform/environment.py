@@ -1,0 +1,171 @@
+"""The variables that each service's entrypoint needs, for the local runtime.
+
+The same names are set by Compose for containers. Secrets are passed as the names of files.
+"""
+
+from __future__ import annotations
+
+import os
+
+from include.lake import catalog as lake
+from include.platform.settings import Settings, settings
+
+HEAPS = {
+    "nessie": "384m",
+    "kafka": "512m",
+    "registry": "320m",
+    "connect": "640m",
+    "trino": "1536m",
+    "flink_jobmanager": "768m",
+    "flink_taskmanager": "1792m",
+    "flink_gateway": "384m",
+}
+
+
+def _postgres(s: Settings, name: str, port: str, user: str, database: str, shared_buffers: str) -> dict[str, str]:
+    return {
+        "POSTGRES_BIN": str(s.engines / "postgres" / "bin"),
+        "POSTGRES_HOST": s.host,
+        "POSTGRES_PORT": str(s.port(port)),
+        "POSTGRES_DATA_DIR": str(s.data(name)),
+        "POSTGRES_SUPERUSER_PASSWORD_FILE": str(s.secret_file(f"{name}_superuser")),
+        "POSTGRES_USER": user,
+        "POSTGRES_DB": database,
+        "POSTGRES_PASSWORD_FILE": str(s.secret_file(f"{name}_{user}")),
+        "POSTGRES_SHARED_BUFFERS": shared_buffers,
+    }
+
+
+def _lake(s: Settings) -> dict[str, str]:
+    return {
+        "LAKE_WAREHOUSE": lake.WAREHOUSE,
+        "LAKE_LOCATION": lake.LOCATION,
+        "LAKE_BRANCH": lake.BRANCH,
+        "LAKE_PUBLISHED_REF": lake.PUBLISHED,
+        "LAKE_CATALOG_URI": f"{s.url('nessie')}/iceberg/",
+        "LAKE_S3_ENDPOINT": s.url("s3"),
+        "LAKE_S3_REGION": lake.REGION,
+        "LAKE_S3_ACCESS_KEY_FILE": str(s.secret_file("s3_access_key")),
+        "LAKE_S3_SECRET_KEY_FILE": str(s.secret_file("s3_secret_key")),
+    }
+
+
+def _flink(s: Settings, role: str) -> dict[str, str]:
+    ports = ("flink_jobmanager_rpc", "flink_taskmanager_rpc", "flink_taskmanager_data", "flink_blob", "flink_metrics")
+    return {
+        "FLINK_ROLE": role,
+        "JAVA_HOME": str(s.engines / "jre21"),
+        "FLINK_HOME": str(s.engines / "flink"),
+        "FLINK_HOST": s.host,
+        "FLINK_DATA_DIR": str(s.data("flink")),
+        "FLINK_PORT": str(s.port("flink")),
+        **{f"{name.upper()}_PORT": str(s.port(name)) for name in (*ports, "flink_taskmanager_metrics", "flink_gateway")},
+        "FLINK_JOBMANAGER_MEMORY": HEAPS["flink_jobmanager"],
+        "FLINK_TASKMANAGER_MEMORY": HEAPS["flink_taskmanager"],
+        "FLINK_GATEWAY_HEAP": HEAPS["flink_gateway"],
+        "FLINK_TASK_SLOTS": "8",
+        "FLINK_CHECKPOINT_INTERVAL": "2s",
+        **_lake(s),
+    }
+
+
+def service_environment(name: str, s: Settings = settings) -> dict[str, str]:
+    """Variables for the entrypoint of the service ``name``. Makes the folders and secrets that they name."""
+    jre21, jre25 = str(s.engines / "jre21"), str(s.engines / "jre25")
+    kafka = {
+        "JAVA_HOME": jre21,
+        "KAFKA_LIBS": str(s.engines / "kafka" / "libs"),
+        "KAFKA_HOST": s.host,
+        "KAFKA_PORT": str(s.port("kafka")),
+    }
+    match name:
+        case "postgres":
+            env = _postgres(s, "postgres", "postgres", "flights", "flights", "128MB")
+        case "airflow-db":
+            env = _postgres(s, "airflow_db", "airflow_db", "airflow", "airflow", "64MB")
+        case "s3":
+            env = {
+                "WEED_BIN": str(s.engines / "seaweedfs" / "bin" / "weed"),
+                "S3_HOST": s.host,
+                "S3_DATA_DIR": str(s.data("s3")),
+                "S3_ACCESS_KEY_FILE": str(s.secret_file("s3_access_key")),
+                "S3_SECRET_KEY_FILE": str(s.secret_file("s3_secret_key")),
+                **{
+                    f"{port.upper()}_PORT": str(s.port(port))
+                    for port in (
+                        "s3",
+                        "s3_master",
+                        "s3_master_grpc",
+                        "s3_volume",
+                        "s3_volume_grpc",
+                        "s3_filer",
+                        "s3_filer_grpc",
+                        "s3_grpc",
+                    )
+                },
+            }
+        case "nessie":
+            env = {
+                "JAVA_HOME": jre21,
+                "NESSIE_JAR": str(s.engines / "nessie" / "nessie.jar"),
+                "NESSIE_HOST": s.host,
+                "NESSIE_PORT": str(s.port("nessie")),
+                "NESSIE_MANAGEMENT_PORT": str(s.port("nessie_management")),
+                "NESSIE_DATA_DIR": str(s.data("nessie")),
+                "NESSIE_HEAP": HEAPS["nessie"],
+                **_lake(s),
+            }
+        case "kafka":
+            env = {
+                **kafka,
+                "KAFKA_CONTROLLER_PORT": str(s.port("kafka_controller")),
+                "KAFKA_DATA_DIR": str(s.data("kafka")),
+                "KAFKA_HEAP": HEAPS["kafka"],
+                "KAFKA_RETENTION_HOURS": "168",
+            }
+        case "registry":
+            env = {
+                "JAVA_HOME": jre21,
+                "REGISTRY_HOME": str(s.engines / "registry"),
+                "REGISTRY_HOST": s.host,
+                "REGISTRY_PORT": str(s.port("registry")),
+                "REGISTRY_MANAGEMENT_PORT": str(s.port("registry_management")),
+                "REGISTRY_DATA_DIR": str(s.data("registry")),
+                "REGISTRY_HEAP": HEAPS["registry"],
+            }
+        case "connect":
+            env = {
+                **kafka,
+                "CONNECT_PLUGINS": str(s.engines / "connect" / "plugins"),
+                "CONNECT_HOST": s.host,
+                "CONNECT_PORT": str(s.port("connect")),
+                "CONNECT_HEAP": HEAPS["connect"],
+                "CONNECT_SECRETS_DIR": str(s.connect_secrets),
+            }
+        case "flink-jobmanager" | "flink-taskmanager" | "flink-sql-gateway":
+            env = _flink(s, name.removeprefix("flink-"))
+        case "trino":
+            env = {
+                "JAVA_HOME": jre25,
+                "TRINO_HOME": str(s.engines / "trino"),
+                "TRINO_HOST": s.host,
+                "TRINO_PORT": str(s.port("trino")),
+                "TRINO_DATA_DIR": str(s.data("trino")),
+                "TRINO_HEAP": HEAPS["trino"],
+                "TRINO_QUERY_MEMORY": "600MB",
+                **_lake(s),
+            }
+        case "clickhouse":
+            env = {
+                "CHDB_PYTHON": str(s.python("chdb")),
+                "CLICKHOUSE_HOST": s.host,
+                "CLICKHOUSE_PORT": str(s.port("clickhouse")),
+                "CLICKHOUSE_DATA_DIR": str(s.data("clickhouse")),
+                "CLICKHOUSE_USER": "shudl",
+                "CLICKHOUSE_PASSWORD_FILE": str(s.secret_file("clickhouse")),
+                **({"CLICKHOUSE_BIN": os.environ["CLICKHOUSE_BIN"]} if "CLICKHOUSE_BIN" in os.environ else {}),
+                **_lake(s),
+            }
+        case _:
+            raise KeyError(name)
+    return {"RUN_DIR": str(s.run(name)), **env}
