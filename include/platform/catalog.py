@@ -71,7 +71,16 @@ SERVICES: tuple[Service, ...] = (
     Service("clickhouse", "ClickHouse", "serving", "clickhouse", "clickhouse", ("clickhouse",), ("s3",)),
 )
 
-BY_NAME: dict[str, Service] = {service.name: service for service in SERVICES}
+CONTROL_PLANE: tuple[Service, ...] = (
+    Service("airflow-db", "Airflow's metadata database", "control", "postgres", "airflow_db", ("airflow_db",)),
+    Service("airflow-api-server", "Airflow API server and UI", "control", "airflow", "airflow", ("airflow",), ("airflow-db",)),
+    Service("airflow-scheduler", "Airflow scheduler", "control", "airflow", "", (), ("airflow-db",), stop_timeout_s=60),
+    Service("airflow-dag-processor", "Airflow DAG processor", "control", "airflow", "", (), ("airflow-db",)),
+    Service("airflow-triggerer", "Airflow triggerer", "control", "airflow", "", (), ("airflow-db",)),
+)
+"""Airflow itself: it controls the services above, so it never depends on one of them."""
+
+BY_NAME: dict[str, Service] = {service.name: service for service in (*CONTROL_PLANE, *SERVICES)}
 
 
 class UnknownService(KeyError):
