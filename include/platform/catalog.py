@@ -16,7 +16,8 @@ class Service:
 
     ``entrypoint`` is the folder below ``docker/services``; ``port`` the name of its main port in
     :data:`include.platform.settings.PORT_OFFSETS`; ``ports`` the names of every port it listens on;
-    ``needs`` the services that must be healthy before it starts; ``start_timeout_s`` how long it may
+    ``needs`` the services that must *work* before it starts, and ``check_needs`` those that must be healthy
+    before its own functional check; ``start_timeout_s`` how long it may
     take from its start until it is healthy; ``stop_timeout_s`` from SIGTERM to SIGKILL.
     """
 
@@ -27,6 +28,7 @@ class Service:
     port: str
     ports: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    check_needs: tuple[str, ...] = ()
     start_timeout_s: int = 180
     stop_timeout_s: int = 20
 
@@ -45,8 +47,8 @@ SERVICES: tuple[Service, ...] = (
     ),
     Service("kafka", "Kafka (KRaft)", "messaging", "kafka", "kafka", ("kafka", "kafka_controller"), stop_timeout_s=40),
     Service("registry", "Schema registry (Apicurio)", "messaging", "registry", "registry", ("registry", "registry_management")),
-    Service("nessie", "Nessie (Iceberg REST catalog)", "catalog", "nessie", "nessie", ("nessie", "nessie_management"), ("s3",)),
-    Service("connect", "Kafka Connect with Debezium", "integration", "connect", "connect", ("connect",), ("kafka", "registry")),
+    Service("nessie", "Nessie (Iceberg REST catalog)", "catalog", "nessie", "nessie", ("nessie", "nessie_management"), needs=("s3",)),
+    Service("connect", "Kafka Connect with Debezium", "integration", "connect", "connect", ("connect",), needs=("kafka",)),
     Service(
         "flink-jobmanager",
         "Flink job manager",
@@ -62,21 +64,27 @@ SERVICES: tuple[Service, ...] = (
         "flink",
         "flink_taskmanager_rpc",
         ("flink_taskmanager_rpc", "flink_taskmanager_data", "flink_taskmanager_metrics"),
-        ("flink-jobmanager",),
+        check_needs=("flink-jobmanager",),
     ),
     Service(
-        "flink-sql-gateway", "Flink SQL gateway", "compute", "flink", "flink_gateway", ("flink_gateway",), ("flink-jobmanager",)
+        "flink-sql-gateway",
+        "Flink SQL gateway",
+        "compute",
+        "flink",
+        "flink_gateway",
+        ("flink_gateway",),
+        check_needs=("flink-jobmanager", "flink-taskmanager"),
     ),
-    Service("trino", "Trino", "compute", "trino", "trino", ("trino",), ("nessie",), stop_timeout_s=15),
-    Service("clickhouse", "ClickHouse", "serving", "clickhouse", "clickhouse", ("clickhouse",), ("s3",)),
+    Service("trino", "Trino", "compute", "trino", "trino", ("trino",), check_needs=("nessie",), stop_timeout_s=15),
+    Service("clickhouse", "ClickHouse", "serving", "clickhouse", "clickhouse", ("clickhouse",), check_needs=("nessie",)),
 )
 
 CONTROL_PLANE: tuple[Service, ...] = (
     Service("airflow-db", "Airflow's metadata database", "control", "postgres", "airflow_db", ("airflow_db",)),
-    Service("airflow-api-server", "Airflow API server and UI", "control", "airflow", "airflow", ("airflow",), ("airflow-db",)),
-    Service("airflow-scheduler", "Airflow scheduler", "control", "airflow", "", (), ("airflow-db",), stop_timeout_s=60),
-    Service("airflow-dag-processor", "Airflow DAG processor", "control", "airflow", "", (), ("airflow-db",)),
-    Service("airflow-triggerer", "Airflow triggerer", "control", "airflow", "", (), ("airflow-db",)),
+    Service("airflow-api-server", "Airflow API server and UI", "control", "airflow", "airflow", ("airflow",), needs=("airflow-db",)),
+    Service("airflow-scheduler", "Airflow scheduler", "control", "airflow", "", (), needs=("airflow-db",), stop_timeout_s=60),
+    Service("airflow-dag-processor", "Airflow DAG processor", "control", "airflow", "", (), needs=("airflow-db",)),
+    Service("airflow-triggerer", "Airflow triggerer", "control", "airflow", "", (), needs=("airflow-db",)),
 )
 """Airflow itself: it controls the services above, so it never depends on one of them."""
 
