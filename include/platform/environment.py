@@ -69,6 +69,26 @@ def _flink(s: Settings, role: str) -> dict[str, str]:
     }
 
 
+def _airflow(s: Settings, role: str) -> dict[str, str]:
+    return {
+        "AIRFLOW_ROLE": role,
+        "AIRFLOW_PYTHON": str(s.python("airflow")),
+        "AIRFLOW_HOST": s.host,
+        "AIRFLOW_PORT": str(s.port("airflow")),
+        "AIRFLOW_DATA_DIR": str(s.data("airflow")),
+        "AIRFLOW_LOGS_DIR": str(s.logs / "airflow"),
+        "AIRFLOW_DB_HOST": s.host,
+        "AIRFLOW_DB_PORT": str(s.port("airflow_db")),
+        "AIRFLOW_DB_PASSWORD_FILE": str(s.secret_file("airflow_db_airflow")),
+        **{
+            f"{name.upper()}_FILE": str(s.secret_file(name))
+            for name in ("airflow_fernet", "airflow_jwt", "airflow_api", "airflow_admin")
+        },
+        "SHUDL_HOME": str(s.home),
+        "SHUDL_PORT_BASE": str(s.port_base),
+    }
+
+
 def service_environment(name: str, s: Settings = settings) -> dict[str, str]:
     """Variables for the entrypoint of the service ``name``. Makes the folders and secrets that they name."""
     jre21, jre25 = str(s.engines / "jre21"), str(s.engines / "jre25")
@@ -166,6 +186,8 @@ def service_environment(name: str, s: Settings = settings) -> dict[str, str]:
                 **({"CLICKHOUSE_BIN": os.environ["CLICKHOUSE_BIN"]} if "CLICKHOUSE_BIN" in os.environ else {}),
                 **_lake(s),
             }
+        case "airflow-api-server" | "airflow-scheduler" | "airflow-dag-processor" | "airflow-triggerer":
+            env = _airflow(s, name.removeprefix("airflow-"))
         case _:
             raise KeyError(name)
     return {"RUN_DIR": str(s.run(name)), **env}
