@@ -1,0 +1,139 @@
+"""Pipeline files: which tables of which database are kept in the lake, and how.
+
+One YAML file in ``include/pipelines/`` is one source. Every name that follows from it (topics, slot,
+connector, Iceberg tables, jobs) is derived here and nowhere else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
+HEARTBEAT_TABLE = "shudl.heartbeat"
+NAME = r"^[a-z][a-z0-9_]{0,39}$"
+
+
+class PipelineError(ValueError):
+    """Everything that is wrong with a pipeline, each problem with its file, line and way out."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class Table(BaseModel):
+    """How one source table is kept. ``mirror``: the Iceberg table equals the source table."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    mode: Literal["mirror"] = "mirror"
+    serve: bool = False
+
+
+class Pipeline(BaseModel):
+    """One source database and its tables, keyed by ``schema.table``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    source: str = Field(pattern=NAME)
+    connection: str = Field(min_length=1)
+    tables: dict[str, Table] = Field(min_length=1)
+
+    @field_validator("tables")
+    @classmethod
+    def _qualified(cls, tables: dict[str, Table]) -> dict[str, Table]:
+        for name in tables:
+            if name.count(".") != 1 or not all(name.split(".")):
+                raise ValueError(f"{name}: write tables as schema.table, for example public.{name.strip('.') or 'orders'}")
+        return tables
+
+    @property
+    def slot(self) -> str:
+        return f"shudl_{self.source}"
+
+    @property
+    def publication(self) -> str:
+        return f"shudl_{self.source}"
+
+    @property
+    def connector(self) -> str:
+        return f"cdc.{self.source}"
+
+    @property
+    def namespace(self) -> str:
+        return f"cdc_{self.source}"
+
+    def topic(self, table: str) -> str:
+        """Kafka topic of ``schema.table``; its subjects are ``<topic>-key`` and ``<topic>-value``."""
+        return f"{self.source}.{table}"
+
+    def iceberg_name(self, table: str) -> str:
+        """Name of the Iceberg table of ``schema.table`` in :attr:`namespace`; ``public.`` is left out."""
+        schema, name = table.split(".")
+        return name if schema == "public" else f"{schema}_{name}"
+
+    def iceberg_table(self, table: str) -> str:
+        return f"{self.namespace}.{self.iceberg_name(table)}"
+
+    def job(self, table: str) -> str:
+        """Name of the Flink job that keeps ``schema.table``; also its Kafka consumer group."""
+        return f"cdc.{self.source}.{self.iceberg_name(table)}"
+
+
+def load(path: Path) -> Pipeline:
+    """Read one pipeline file. Raises :class:`PipelineError` with all of its problems."""
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise PipelineError([f"{path}: cannot be read: {error.strerror}"]) from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        raw = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path.name}:{mark.line + 1}" if mark else path.name
+        raise PipelineError([f"{where}: not YAML: {getattr(error, 'problem', error)}"]) from None
+    if not isinstance(raw, dict):
+        raise PipelineError([f"{path.name}:1: must be a mapping with source, connection and tables"])
+    try:
+        return Pipeline.model_validate(raw)
+    except ValidationError as error:
+        raise PipelineError([_problem(path, node, item) for item in error.errors()]) from None
+
+
+def load_all(folder: Path = PIPELINES) -> list[Pipeline]:
+    """Every pipeline file of ``folder``, by name. Raises :class:`PipelineError`, also when two claim one source."""
+    paths = sorted(folder.glob("*.yml"))
+    pipelines = [load(path) for path in paths]
+    owners: dict[str, Path] = {}
+    for path, pipeline in zip(paths, pipelines, strict=True):
+        if pipeline.source in owners:
+            raise PipelineError([f"{path.name}: source {pipeline.source} is already claimed by {owners[pipeline.source].name}; rename one"])
+        owners[pipeline.source] = path
+    return pipelines
+
+
+def by_source(source: str) -> Pipeline:
+    """The pipeline of ``source``. Raises :class:`PipelineError`."""
+    for pipeline in load_all():
+        if pipeline.source == source:
+            return pipeline
+    raise PipelineError([f"no file in {PIPELINES.name}/ has source: {source}"])
+
+
+def _problem(path: Path, node: Any, item: Any) -> str:
+    loc = [part for part in item["loc"] if part != "[key]"]
+    line = node.start_mark.line + 1
+    for part in loc:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        for key, value in pairs:
+            if str(key.value) == str(part):
+                line, node = key.start_mark.line + 1, value
+                break
+    message = {
+        "extra_forbidden": "unknown key; remove it or correct its spelling",
+        "missing": "is missing; add it",
+    }.get(item["type"], item["msg"].removeprefix("Value error, "))
+    return f"{path.name}:{line}: {'.'.join(str(part) for part in loc)}: {message}"
