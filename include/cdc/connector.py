@@ -1,0 +1,176 @@
+"""The Debezium connector of a pipeline, over Kafka Connect's REST API."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from include.cdc.pipelines import HEARTBEAT_TABLE, Pipeline, PipelineError
+from include.platform.endpoints import Endpoint, Endpoints
+from include.platform.flink import first_cause
+
+HEARTBEAT_INTERVAL_MS = 5000
+RETENTION_MS = 7 * 24 * 3600 * 1000
+
+
+def settings_of(pipeline: Pipeline, source: Endpoint, registry_url: str, secrets_dir: str) -> dict[str, str]:
+    """The connector's configuration. The password is a reference that Kafka Connect resolves from ``secrets_dir``."""
+    schema, heartbeat = HEARTBEAT_TABLE.split(".")
+    avro = "io.confluent.connect.avro.AvroConverter"
+    return {
+        "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+        "tasks.max": "1",
+        "database.hostname": source.host,
+        "database.port": str(source.port),
+        "database.user": source.login,
+        "database.password": f"${{dir:{secrets_dir}:{pipeline.source}}}",
+        "database.dbname": source.schema,
+        "topic.prefix": pipeline.source,
+        "plugin.name": "pgoutput",
+        "slot.name": pipeline.slot,
+        "publication.name": pipeline.publication,
+        "publication.autocreate.mode": "disabled",
+        "table.include.list": ",".join([*sorted(pipeline.tables), HEARTBEAT_TABLE]).replace(".", r"\."),
+        "snapshot.mode": "initial",
+        "snapshot.fetch.size": "10000",
+        "heartbeat.interval.ms": str(HEARTBEAT_INTERVAL_MS),
+        "heartbeat.action.query": f"UPDATE {schema}.{heartbeat} SET beat = now() WHERE id = 1",
+        "tombstones.on.delete": "false",
+        "decimal.handling.mode": "string",
+        "time.precision.mode": "isostring",
+        "max.batch.size": "8192",
+        "max.queue.size": "32768",
+        "poll.interval.ms": "100",
+        "status.update.interval.ms": "2000",
+        "retriable.restart.connector.wait.ms": "2000",
+        "errors.max.retries": "-1",
+        "key.converter": avro,
+        "key.converter.schema.registry.url": registry_url,
+        "value.converter": avro,
+        "value.converter.schema.registry.url": registry_url,
+        # Flink's Debezium format shows only `before` and `after`: the source block (LSN, commit time) travels as a header.
+        "header.converter": "org.apache.kafka.connect.json.JsonConverter",
+        "header.converter.schemas.enable": "false",
+        "transforms": "source",
+        "transforms.source.type": "org.apache.kafka.connect.transforms.HeaderFrom$Value",
+        "transforms.source.fields": "source",
+        "transforms.source.headers": "source",
+        "transforms.source.operation": "copy",
+        "transforms.source.predicate": "captured",
+        "predicates": "captured",
+        "predicates.captured.type": "org.apache.kafka.connect.transforms.predicates.TopicNameMatches",
+        "predicates.captured.pattern": rf"{pipeline.source}\..*",
+        "topic.creation.default.replication.factor": "1",
+        "topic.creation.default.partitions": "1",
+        "topic.creation.default.cleanup.policy": "delete",
+        "topic.creation.default.retention.ms": str(RETENTION_MS),
+        "topic.creation.default.compression.type": "lz4",
+        "producer.override.compression.type": "lz4",
+        "producer.override.linger.ms": "20",
+        "producer.override.batch.size": "131072",
+    }
+
+
+def write_secret(folder: str, name: str, value: str) -> bool:
+    """Put ``value`` into the file ``name`` (mode 0600) that Kafka Connect reads. False when it is there already."""
+    path = Path(folder) / name
+    if path.exists() and path.read_text() == value:
+        return False
+    fresh = path.with_name(f".{name}.{os.getpid()}")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        file.write(value)
+    fresh.replace(path)
+    return True
+
+
+def reconcile_connector(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float = 90) -> list[str]:
+    """Make the connector and its configuration match, restart failed tasks, wait until it runs; return what changed.
+
+    Raises :class:`PipelineError` with the connector's own first cause when it does not run within ``timeout_s``.
+    """
+    source = endpoints[pipeline.connection]
+    connect = endpoints["shudl_connect"]
+    changes: list[str] = []
+    changed_secret = write_secret(connect.extra["secrets_dir"], pipeline.source, source.password)
+    wanted = settings_of(
+        pipeline, source, f"{endpoints['shudl_registry'].url}/apis/ccompat/v7", connect.extra["secrets_dir"]
+    )
+    with httpx.Client(base_url=f"{connect.url}/connectors/{pipeline.connector}", timeout=30) as http:
+        present = http.get("/config")
+        if present.status_code == 404 or {k: v for k, v in present.json().items() if k != "name"} != wanted:
+            answer = _retry_conflict(lambda: http.put("/config", json=wanted))
+            if not answer.is_success:
+                raise PipelineError([f"connector {pipeline.connector}: {first_cause(_message(answer))}"])
+            changes.append(f"{'made' if present.status_code == 404 else 'changed'} connector {pipeline.connector}")
+        elif changed_secret:
+            _retry_conflict(lambda: http.post("/restart?includeTasks=true"))
+            changes.append(f"gave connector {pipeline.connector} a new password")
+        deadline = time.monotonic() + timeout_s
+        restarted = False
+        while True:
+            status = http.get("/status").json()
+            state, reason = _state(status)
+            if state == "RUNNING":
+                return changes
+            if state == "FAILED" and not restarted:
+                _retry_conflict(lambda: http.post("/restart?includeTasks=true&onlyFailed=true"))
+                changes.append(f"restarted connector {pipeline.connector}: {reason}")
+                restarted = True
+            if state == "PAUSED" or state == "STOPPED":
+                _retry_conflict(lambda: http.put("/resume"))
+            if time.monotonic() > deadline:
+                raise PipelineError([f"connector {pipeline.connector} is {state} after {timeout_s:.0f} s: {reason}"])
+            time.sleep(0.5)
+
+
+def connector_state(pipeline: Pipeline, endpoints: Endpoints) -> tuple[str, str]:
+    """``(state, reason)``: RUNNING, FAILED, …, or MISSING."""
+    answer = httpx.get(f"{endpoints['shudl_connect'].url}/connectors/{pipeline.connector}/status", timeout=5)
+    return ("MISSING", "") if answer.status_code == 404 else _state(answer.raise_for_status().json())
+
+
+def acknowledged_lsn(pipeline: Pipeline, endpoints: Endpoints) -> int | None:
+    """The LSN up to which Kafka holds every captured change, or None during the first snapshot.
+
+    It is the source offset that Kafka Connect committed: all records up to it have been acknowledged.
+    """
+    answer = httpx.get(f"{endpoints['shudl_connect'].url}/connectors/{pipeline.connector}/offsets", timeout=20).raise_for_status()
+    for item in answer.json()["offsets"]:
+        offset = item["offset"] or {}
+        if offset.get("snapshot") or "lsn" not in offset:
+            return None
+        return int(offset["lsn"])
+    return None
+
+
+def _state(status: dict[str, Any]) -> tuple[str, str]:
+    if "connector" not in status:
+        return "MISSING", status.get("message", "")
+    parts = [status["connector"], *status.get("tasks", [])]
+    for part in parts:
+        if part["state"] == "FAILED":
+            return "FAILED", first_cause(part.get("trace", ""))
+    if not status.get("tasks"):
+        return "STARTING", "no task yet"
+    return next((part["state"] for part in parts if part["state"] != "RUNNING"), "RUNNING"), ""
+
+
+def _message(answer: httpx.Response) -> str:
+    try:
+        return answer.json()["message"]
+    except (ValueError, KeyError):
+        return answer.text
+
+
+def _retry_conflict(call: Any, timeout_s: float = 60) -> httpx.Response:
+    """Connect answers 409 while its workers rebalance."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        answer = call()
+        if answer.status_code != 409 or time.monotonic() > deadline:
+            return answer
+        time.sleep(0.5)

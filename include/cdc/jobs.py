@@ -1,0 +1,140 @@
+"""The Flink jobs of a pipeline: one a table, found by name, restarted from its last retained checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from include.cdc.pipelines import Pipeline, PipelineError
+from include.cdc.source import SourceTable
+from include.cdc.tables import COMMITTED_AT, LSN
+from include.lake.catalog import Lake
+from include.platform.endpoints import Endpoints
+from include.platform.flink import JobManager, SqlGateway
+
+ALIVE = ("CREATED", "INITIALIZING", "RUNNING", "RESTARTING", "FAILING", "RECONCILING", "CANCELLING")
+FORMAT = "debezium-avro-confluent"
+
+
+@dataclass(frozen=True)
+class TableJob:
+    """What is needed to submit one table's job. ``table_uuid`` is the Iceberg table's."""
+
+    pipeline: Pipeline
+    table: SourceTable
+    table_uuid: str
+    checkpoint_root: Path
+
+    @property
+    def name(self) -> str:
+        return self.pipeline.job(self.table.name)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints belong to one incarnation of the table: a table made anew starts from the topic's beginning."""
+        return self.checkpoint_root / f"{self.name}-{self.table_uuid[:8]}"
+
+    def latest_checkpoint(self) -> Path | None:
+        """The newest complete checkpoint that any run of this job retained."""
+        found = sorted(self.checkpoints.glob("*/chk-*/_metadata"), key=lambda path: path.stat().st_mtime)
+        return found[-1].parent if found else None
+
+    def prune(self, job_id: str) -> None:
+        """Remove the checkpoints of former runs once the run ``job_id`` has its own."""
+        if not any((self.checkpoints / job_id).glob("chk-*/_metadata")):
+            return
+        for folder in self.checkpoints.iterdir():
+            if folder.name != job_id:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def source_table(job: TableJob, endpoints: Endpoints) -> str:
+    """Flink SQL that reads the table's topic as changes."""
+    columns = [f"`{c.name}` {c.carried.flink_source}" for c in job.table.columns]
+    key = ", ".join(f"`{name}`" for name in job.table.key)
+    options = {
+        "connector": "kafka",
+        "topic": job.pipeline.topic(job.table.name),
+        "properties.bootstrap.servers": endpoints["shudl_kafka"].extra["bootstrap.servers"],
+        "properties.group.id": job.name,
+        "properties.isolation.level": "read_committed",
+        "scan.startup.mode": "earliest-offset",
+        "format": FORMAT,
+        f"{FORMAT}.url": f"{endpoints['shudl_registry'].url}/apis/ccompat/v7",
+    }
+    columns.append("`_headers` MAP<STRING, BYTES> METADATA FROM 'headers' VIRTUAL")
+    columns.append(f"PRIMARY KEY ({key}) NOT ENFORCED")
+    return (
+        f"CREATE TEMPORARY TABLE default_catalog.default_database.source ({', '.join(columns)}) "
+        f"WITH ({', '.join(f"'{k}' = '{v}'" for k, v in options.items())})"
+    )
+
+
+def insert_statement(job: TableJob) -> str:
+    """Flink SQL that upserts the table's changes into its mirror."""
+    origin = "DECODE(`_headers`['source'], 'UTF-8')"
+    columns = [f"{c.carried.flink_expression.format(c=f'`{c.name}`')} AS `{c.name}`" for c in job.table.columns]
+    columns.append(f"JSON_VALUE({origin}, '$.lsn' RETURNING BIGINT) AS `{LSN}`")
+    columns.append(f"TO_TIMESTAMP_LTZ(JSON_VALUE({origin}, '$.ts_ms' RETURNING BIGINT), 3) AS `{COMMITTED_AT}`")
+    namespace, name = job.pipeline.namespace, job.pipeline.iceberg_name(job.table.name)
+    return (
+        f"INSERT INTO lake.`{namespace}`.`{name}` SELECT {', '.join(columns)} FROM default_catalog.default_database.source"
+    )
+
+
+def reconcile_job(job: TableJob, lake: Lake, endpoints: Endpoints) -> list[str]:
+    """Make exactly one job run for the table; return what changed. Does not wait for the job.
+
+    Where several bear the name, the oldest stays. A job that ended is submitted again from its latest
+    retained checkpoint; without one it reads the topic from its beginning, which must still be there.
+    """
+    manager = JobManager(endpoints["shudl_flink"].url)
+    alive = sorted((j for j in manager.jobs() if j["name"] == job.name and j["state"] in ALIVE), key=lambda j: j["start-time"])
+    changes: list[str] = []
+    for surplus in alive[1:]:
+        manager.cancel(surplus["jid"])
+        changes.append(f"cancelled a second job {job.name} ({surplus['jid']})")
+    if alive:
+        job.prune(alive[0]["jid"])
+        return changes
+    properties = {
+        "pipeline.name": job.name,
+        "execution.runtime-mode": "streaming",
+        "execution.checkpointing.dir": job.checkpoints.as_uri(),
+        "table.local-time-zone": "UTC",
+        "table.exec.iceberg.use-v2-sink": "true",
+        "table.dml-sync": "false",
+    }
+    checkpoint = job.latest_checkpoint()
+    if checkpoint:
+        properties["execution.state-recovery.path"] = checkpoint.as_uri()
+    else:
+        _require_whole_topic(job, endpoints)
+    with SqlGateway(endpoints["shudl_flink_gateway"].url, properties) as gateway:
+        gateway.execute(lake.flink_catalog("lake"))
+        gateway.execute(source_table(job, endpoints))
+        result = gateway.execute(insert_statement(job), timeout_s=120)
+    origin = f"checkpoint {checkpoint.name}" if checkpoint else "the beginning of its topic"
+    return [*changes, f"submitted job {job.name} ({result.job_id}) from {origin}"]
+
+
+def _require_whole_topic(job: TableJob, endpoints: Endpoints) -> None:
+    from confluent_kafka import Consumer, TopicPartition
+
+    topic = job.pipeline.topic(job.table.name)
+    consumer = Consumer({"bootstrap.servers": endpoints["shudl_kafka"].extra["bootstrap.servers"], "group.id": "shudl-watermarks"})
+    try:
+        if topic not in consumer.list_topics(timeout=10).topics:
+            return
+        low, _ = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10)
+    finally:
+        consumer.close()
+    if low > 0:
+        raise PipelineError(
+            [
+                f"job {job.name} has no checkpoint and topic {topic} no longer holds its first {low} records: "
+                f"drop the table {job.pipeline.iceberg_table(job.table.name)} and connector {job.pipeline.connector}, "
+                "so that the source is snapshot anew"
+            ]
+        )
