@@ -53,7 +53,8 @@ class Lake:
             "client.region": REGION,
             "cache-enabled": "false",
         }
-        return f"CREATE CATALOG {name} WITH ({', '.join(f"'{key}'='{value}'" for key, value in options.items())})"
+        pairs = ", ".join(f"'{key}'='{value}'" for key, value in options.items())
+        return f"CREATE CATALOG {name} WITH ({pairs})"
 
     def pyiceberg(self, ref: str = BRANCH) -> RestCatalog:
         """PyIceberg's catalogue at ``ref``: a branch, a tag, or ``branch@hash``."""
