@@ -35,9 +35,10 @@ cd "$POSTGRES_DATA_DIR"
 if [ ! -f "$POSTGRES_DATA_DIR/.complete" ]; then
     find "$POSTGRES_DATA_DIR" -mindepth 1 -delete
     "${drop[@]}" "$POSTGRES_BIN/initdb" -D "$POSTGRES_DATA_DIR" --username=postgres --encoding=UTF8 --locale-provider=builtin \
-        --locale=C.UTF-8 --auth=scram-sha-256 --pwfile=/dev/stdin --data-checksums --no-instructions >&2 <<<"$POSTGRES_SUPERUSER_PASSWORD"
+        --locale=C.UTF-8 --auth=reject --data-checksums --no-instructions >&2
     # One statement a line: that is how single-user mode reads them.
     "${drop[@]}" "$POSTGRES_BIN/postgres" --single -D "$POSTGRES_DATA_DIR" -c log_statement=none -c log_min_error_statement=panic postgres >/dev/null <<SQL
+ALTER ROLE postgres PASSWORD '$POSTGRES_SUPERUSER_PASSWORD';
 CREATE ROLE "$POSTGRES_USER" LOGIN REPLICATION PASSWORD '$POSTGRES_PASSWORD';
 CREATE DATABASE "$POSTGRES_DB" OWNER "$POSTGRES_USER";
 SQL
