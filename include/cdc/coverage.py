@@ -1,0 +1,90 @@
+"""When has everything that the source had committed at some moment arrived in the lake?
+
+Three facts in a row, each from the system that owns it:
+
+1. Kafka holds every change up to an LSN: Kafka Connect has committed a source offset at or past a marker
+   that was written after that LSN.
+2. Flink has read each table's topic up to its end offset at that time: its consumer group committed it, which
+   it does once a checkpoint that contains those records is complete.
+3. Iceberg holds them: a later checkpoint of the same job is complete. The sink commits a checkpoint's files when
+   it hears of its completion, and takes part in the next checkpoint only after that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psycopg
+
+from include.cdc.connector import acknowledged_lsn
+from include.cdc.jobs import ALIVE
+from include.cdc.pipelines import HEARTBEAT_TABLE, Pipeline
+from include.cdc.topics import end_offsets, group_offsets
+from include.platform.endpoints import Endpoints
+from include.platform.flink import JobManager
+
+Progress = Callable[[str], Any]
+
+
+class NotCovered(RuntimeError):
+    """The lake did not catch up in time; the text names the hop that is behind and by how much."""
+
+
+def mark(connection: psycopg.Connection) -> int:
+    """Write the marker; return an LSN that is past everything committed before the call. Autocommit mode."""
+    (lsn,) = connection.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()
+    connection.execute(f"UPDATE {HEARTBEAT_TABLE} SET beat = clock_timestamp() WHERE id = 1")
+    return int(lsn)
+
+
+def wait_until_covered(
+    pipeline: Pipeline,
+    endpoints: Endpoints,
+    tables: Sequence[str] | None = None,
+    timeout_s: float = 300,
+    progress: Progress = lambda text: None,
+) -> dict[str, Any]:
+    """Return once the lake holds every change that was committed before the call, for ``tables`` (default: all).
+
+    Returns ``{lsn, offsets, seconds}``. Raises :class:`NotCovered` after ``timeout_s``.
+    """
+    started = time.monotonic()
+    deadline = started + timeout_s
+    tables = list(tables or pipeline.tables)
+    with psycopg.connect(endpoints[pipeline.connection].conninfo, autocommit=True) as connection:
+        lsn = mark(connection)
+    seen = -1
+    while (acknowledged := acknowledged_lsn(pipeline, endpoints)) is None or acknowledged < lsn:
+        if acknowledged != seen:
+            progress("Kafka: the first snapshot is not complete" if acknowledged is None else f"Kafka: {lsn - acknowledged:,} bytes of WAL behind")
+            seen = acknowledged
+        if time.monotonic() > deadline:
+            raise NotCovered(f"connector {pipeline.connector} acknowledged LSN {acknowledged} but {lsn} is needed, after {timeout_s:.0f} s")
+        time.sleep(0.3)
+    offsets = end_offsets([pipeline.topic(table) for table in tables], endpoints)
+    manager = JobManager(endpoints["shudl_flink"].url)
+    waiting: dict[str, tuple[str, int] | None] = dict.fromkeys(tables)
+    while waiting:
+        jobs = {job["name"]: job["jid"] for job in manager.jobs() if job["state"] in ALIVE}
+        for table in list(waiting):
+            name, topic = pipeline.job(table), pipeline.topic(table)
+            if offsets[topic] == 0:
+                del waiting[table]
+                continue
+            jid = jobs.get(name)
+            completed = (manager.checkpoints(jid)["latest"]["completed"] or {}).get("id", 0) if jid else 0
+            since = waiting[table]
+            if since and since[0] == jid:
+                if completed > since[1]:
+                    del waiting[table]
+            elif jid and group_offsets(name, topic, endpoints) >= offsets[topic]:
+                waiting[table] = (jid, completed)
+        if not waiting:
+            break
+        progress(f"Flink: {', '.join(sorted(waiting))} not yet committed")
+        if time.monotonic() > deadline:
+            raise NotCovered(f"after {timeout_s:.0f} s the lake lacks changes of: {', '.join(sorted(waiting))}")
+        time.sleep(0.4)
+    return {"lsn": lsn, "offsets": offsets, "seconds": round(time.monotonic() - started, 2)}

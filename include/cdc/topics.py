@@ -1,0 +1,67 @@
+"""The Kafka topics and registry subjects of a pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from include.cdc.connector import RETENTION_MS
+from include.cdc.pipelines import HEARTBEAT_TABLE, Pipeline, PipelineError
+from include.platform.endpoints import Endpoints
+
+COMPATIBILITY = "NONE"
+"""ShuDL decides itself how a table's schema may change; the registry must never stop the connector."""
+
+
+def _servers(endpoints: Endpoints) -> dict[str, Any]:
+    return {"bootstrap.servers": endpoints["shudl_kafka"].extra["bootstrap.servers"]}
+
+
+def reconcile_topics(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
+    """Make each table's topic (one partition: order by transaction) and its subjects' rule; return what changed."""
+    from confluent_kafka.admin import AdminClient, NewTopic
+
+    admin = AdminClient(_servers(endpoints))
+    present = admin.list_topics(timeout=20).topics
+    wanted = [pipeline.topic(table) for table in (*pipeline.tables, HEARTBEAT_TABLE)]
+    config = {"cleanup.policy": "delete", "retention.ms": str(RETENTION_MS), "compression.type": "producer"}
+    missing = [NewTopic(name, num_partitions=1, config=config) for name in wanted if name not in present]
+    for topic, made in admin.create_topics(missing).items() if missing else ():
+        try:
+            made.result(30)
+        except Exception as error:
+            raise PipelineError([f"topic {topic}: {error}"]) from error
+    return [f"made topic {topic.topic}" for topic in missing] + _reconcile_subjects(wanted, endpoints)
+
+
+def _reconcile_subjects(topics: list[str], endpoints: Endpoints) -> list[str]:
+    changes: list[str] = []
+    with httpx.Client(base_url=f"{endpoints['shudl_registry'].url}/apis/ccompat/v7", timeout=20) as http:
+        for subject in (f"{topic}-{part}" for topic in topics for part in ("key", "value")):
+            present = http.get(f"/config/{subject}")
+            if present.status_code == 200 and present.json().get("compatibilityLevel") == COMPATIBILITY:
+                continue
+            http.put(f"/config/{subject}", json={"compatibility": COMPATIBILITY}).raise_for_status()
+            changes.append(f"set compatibility of subject {subject} to {COMPATIBILITY}")
+    return changes
+
+
+def end_offsets(topics: list[str], endpoints: Endpoints) -> dict[str, int]:
+    """The offset after the last record of each single-partition topic."""
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import AdminClient, OffsetSpec
+
+    asked = {TopicPartition(topic, 0): OffsetSpec.latest() for topic in topics}
+    answers = AdminClient(_servers(endpoints)).list_offsets(asked, request_timeout=20)
+    return {partition.topic: answer.result(30).offset for partition, answer in answers.items()}
+
+
+def group_offsets(group: str, topic: str, endpoints: Endpoints) -> int:
+    """The offset that the consumer group committed, 0 when it has not."""
+    from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
+    from confluent_kafka.admin import AdminClient
+
+    asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0)])
+    answer = AdminClient(_servers(endpoints)).list_consumer_group_offsets([asked], request_timeout=20)[group].result(30)
+    return max(answer.topic_partitions[0].offset, 0)
