@@ -65,10 +65,8 @@ def source_table(job: TableJob, endpoints: Endpoints) -> str:
     }
     columns.append("`_headers` MAP<STRING, BYTES> METADATA FROM 'headers' VIRTUAL")
     columns.append(f"PRIMARY KEY ({key}) NOT ENFORCED")
-    return (
-        f"CREATE TEMPORARY TABLE default_catalog.default_database.source ({', '.join(columns)}) "
-        f"WITH ({', '.join(f"'{k}' = '{v}'" for k, v in options.items())})"
-    )
+    with_options = ", ".join(f"'{name}' = '{value}'" for name, value in options.items())
+    return f"CREATE TEMPORARY TABLE default_catalog.default_database.source ({', '.join(columns)}) WITH ({with_options})"
 
 
 def insert_statement(job: TableJob) -> str:
