@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -222,24 +223,15 @@ class Supervisor:
             raise SupervisorError(f"supervisord (pid {pid}) did not end within {timeout_s:.0f} s") from None
 
 
-def taken_ports(names: Iterable[str], s: Settings = settings) -> list[str]:
-    """What another program already listens on, as ``port 21040 (kafka: kafka) is taken by pid 12 (java)``."""
-    import socket
-
-    problems = []
-    for name in names:
-        for port_name in service(name).ports:
-            port = s.port(port_name)
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind((s.host, port))
-                except OSError:
-                    problems.append(f"port {port} ({name}: {port_name}) is taken by {_listener(port)}")
-    return problems
-
-
-def _listener(port: int) -> str:
+def port_holder(port: int, s: Settings = settings) -> str | None:
+    """Who listens on ``port``, as ``pid 12 (java)``; None when it is free."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((s.host, port))
+            return None
+        except OSError:
+            pass
     try:
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
@@ -247,3 +239,13 @@ def _listener(port: int) -> str:
     except psutil.Error:
         pass
     return "another program"
+
+
+def taken_ports(names: Iterable[str], s: Settings = settings) -> list[str]:
+    """What another program already listens on, as ``port 21040 (kafka: kafka) is taken by pid 12 (java)``."""
+    ports = [(name, port_name, s.port(port_name)) for name in names for port_name in service(name).ports]
+    return [
+        f"port {port} ({name}: {port_name}) is taken by {holder}"
+        for name, port_name, port in ports
+        if (holder := port_holder(port, s))
+    ]
