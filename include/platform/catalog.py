@@ -18,7 +18,8 @@ class Service:
     :data:`include.platform.settings.PORT_OFFSETS`; ``ports`` the names of every port it listens on;
     ``needs`` the services that must *work* before it starts, and ``check_needs`` those that must be healthy
     before its own functional check; ``start_timeout_s`` how long it may
-    take from its start until it is healthy; ``stop_timeout_s`` from SIGTERM to SIGKILL.
+    take from its start until it is healthy; ``stop_signal`` asks it to end (PostgreSQL waits for its clients
+    on TERM), and after ``stop_timeout_s`` it is killed.
     """
 
     name: str
@@ -31,12 +32,13 @@ class Service:
     check_needs: tuple[str, ...] = ()
     start_timeout_s: int = 180
     stop_timeout_s: int = 20
+    stop_signal: str = "TERM"
 
 
 LAYERS = ("storage", "messaging", "catalog", "integration", "compute", "serving")
 
 SERVICES: tuple[Service, ...] = (
-    Service("postgres", "PostgreSQL (source database)", "storage", "postgres", "postgres", ("postgres",)),
+    Service("postgres", "PostgreSQL (source database)", "storage", "postgres", "postgres", ("postgres",), stop_signal="INT"),
     Service(
         "s3",
         "S3 storage (SeaweedFS)",
@@ -80,7 +82,7 @@ SERVICES: tuple[Service, ...] = (
 )
 
 CONTROL_PLANE: tuple[Service, ...] = (
-    Service("airflow-db", "Airflow's metadata database", "control", "postgres", "airflow_db", ("airflow_db",)),
+    Service("airflow-db", "Airflow's metadata database", "control", "postgres", "airflow_db", ("airflow_db",), stop_signal="INT"),
     Service("airflow-api-server", "Airflow API server and UI", "control", "airflow", "airflow", ("airflow",), needs=("airflow-db",)),
     Service("airflow-scheduler", "Airflow scheduler", "control", "airflow", "", (), needs=("airflow-db",), stop_timeout_s=60),
     Service("airflow-dag-processor", "Airflow DAG processor", "control", "airflow", "", (), needs=("airflow-db",)),

@@ -38,17 +38,19 @@ def _quote(value: str) -> str:
     return '"' + value.replace("%", "%%").replace('"', '\\"') + '"'
 
 
-def _program(s: Settings, svc: Service, env: dict[str, str]) -> str:
+def _program(s: Settings, svc: Service, env: dict[str, str], priority: int) -> str:
     variables = ",".join(f"{key}={_quote(value)}" for key, value in sorted(env.items()))
     return f"""
 [program:{svc.name}]
 command=bash docker/services/{svc.entrypoint}/entrypoint.sh
 directory={ROOT}
 environment={variables}
+priority={priority}
 autostart=false
 autorestart=true
 startsecs=3
 startretries=20
+stopsignal={svc.stop_signal}
 stopwaitsecs={svc.stop_timeout_s}
 stopasgroup=true
 killasgroup=true
@@ -77,7 +79,8 @@ password={s.secret("supervisor")}
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 """
-    return head + "".join(_program(s, svc, service_environment(svc.name, s)) for svc in (*CONTROL_PLANE, *SERVICES))
+    everything = enumerate((*CONTROL_PLANE, *SERVICES))
+    return head + "".join(_program(s, svc, service_environment(svc.name, s), priority) for priority, svc in everything)
 
 
 class Supervisor:
