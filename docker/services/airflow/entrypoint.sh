@@ -1,0 +1,80 @@
+#!/usr/bin/env bash
+# One of Airflow's processes. The API server brings the metadata database up to date and seeds it; the
+# others wait until it has.
+#   AIRFLOW_ROLE            api-server, scheduler, dag-processor or triggerer
+#   AIRFLOW_PYTHON          the interpreter that has Airflow
+#   AIRFLOW_HOST, _PORT     where the API server listens
+#   AIRFLOW_DATA_DIR        Airflow's home
+#   AIRFLOW_LOGS_DIR        logs of tasks and of DAG files
+#   AIRFLOW_DB_HOST, _PORT, AIRFLOW_DB_PASSWORD_FILE
+#                           metadata: role and database "airflow" in a PostgreSQL of its own
+#   AIRFLOW_FERNET_FILE     random text from which the key is made that encrypts connections
+#   AIRFLOW_JWT_FILE        random text that signs tokens
+#   AIRFLOW_API_FILE        random text that signs the UI's sessions
+#   AIRFLOW_ADMIN_FILE      password of the user "admin"
+source "$(dirname "$0")/../common/lib.sh"
+need AIRFLOW_ROLE AIRFLOW_PYTHON AIRFLOW_HOST AIRFLOW_PORT AIRFLOW_DATA_DIR AIRFLOW_LOGS_DIR AIRFLOW_DB_HOST AIRFLOW_DB_PORT RUN_DIR
+secret AIRFLOW_DB_PASSWORD AIRFLOW_FERNET AIRFLOW_JWT AIRFLOW_API AIRFLOW_ADMIN
+case "$AIRFLOW_ROLE" in
+    api-server) options=(--host "$AIRFLOW_HOST" --port "$AIRFLOW_PORT" --workers 1) ;;
+    scheduler | triggerer) options=(--skip-serve-logs) ;;
+    dag-processor) options=() ;;
+    *) die "AIRFLOW_ROLE=$AIRFLOW_ROLE: must be api-server, scheduler, dag-processor or triggerer" ;;
+esac
+root=$(cd "$here/../../.." && pwd)
+set -a
+
+# ── places ──
+AIRFLOW_HOME=$AIRFLOW_DATA_DIR
+PYTHONPATH=$root
+AIRFLOW__CORE__DAGS_FOLDER=$root/dags
+AIRFLOW__CORE__PLUGINS_FOLDER=$root/plugins
+AIRFLOW__LOGGING__BASE_LOG_FOLDER=$AIRFLOW_LOGS_DIR
+AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY=$AIRFLOW_LOGS_DIR/dag_processor
+AIRFLOW__API__BASE_URL=http://$AIRFLOW_HOST:$AIRFLOW_PORT
+AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=postgresql+psycopg2://airflow:$AIRFLOW_DB_PASSWORD@$AIRFLOW_DB_HOST:$AIRFLOW_DB_PORT/airflow
+
+# ── access ──
+AIRFLOW__CORE__FERNET_KEY=$(printf "$(printf %s "$AIRFLOW_FERNET" | sha256sum | cut -c1-64 | sed 's/../\\x&/g')" | base64 | tr '+/' '-_')
+AIRFLOW__API_AUTH__JWT_SECRET=$AIRFLOW_JWT
+AIRFLOW__API__SECRET_KEY=$AIRFLOW_API
+AIRFLOW__API__EXPOSE_CONFIG=False
+AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS=admin:admin
+AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE=$RUN_DIR/passwords.json
+AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FOLDER_PERMISSIONS=0o700
+AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FILE_PERMISSIONS=0o600
+
+# ── what runs ──
+AIRFLOW__CORE__EXECUTOR=LocalExecutor
+AIRFLOW__CORE__PARALLELISM=6
+AIRFLOW__CORE__LOAD_EXAMPLES=False
+AIRFLOW__CORE__MAX_ACTIVE_RUNS_PER_DAG=1
+AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY=10
+# start.py sees to the migrations.
+AIRFLOW__DATABASE__CHECK_MIGRATIONS=False
+AIRFLOW__LOGGING__COLORED_CONSOLE_LOG=False
+AIRFLOW__API__AUTO_REFRESH_INTERVAL=2
+
+# ── load: a changed DAG file is seen within seconds, an unchanged one is read again every two minutes ──
+AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES=1
+AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL=5
+AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL=120
+AIRFLOW__DAG_PROCESSOR__STALE_DAG_THRESHOLD=150
+AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL=1
+AIRFLOW__TRIGGERER__CAPACITY=100
+MALLOC_ARENA_MAX=2
+OMP_NUM_THREADS=1
+
+# ── no telemetry ──
+SCARF_ANALYTICS=False
+DO_NOT_TRACK=1
+AIRFLOW__COSMOS__ENABLE_TELEMETRY=False
+DBT_SEND_ANONYMOUS_USAGE_STATS=False
+set +a
+
+mkdir -p "$AIRFLOW_DATA_DIR" "$AIRFLOW_LOGS_DIR"
+(umask 077 && printf '{"admin": "%s"}\n' "$AIRFLOW_ADMIN" >"$RUN_DIR/passwords.json")
+unset AIRFLOW_DB_PASSWORD AIRFLOW_FERNET AIRFLOW_JWT AIRFLOW_API AIRFLOW_ADMIN
+cd "$root"
+wait_for "$AIRFLOW_DB_HOST" "$AIRFLOW_DB_PORT" 120
+exec "$AIRFLOW_PYTHON" "$here/start.py" "$AIRFLOW_ROLE" "${options[@]}"

@@ -1,0 +1,1 @@
+"""ShuDL in Airflow: operators, triggers, connections and pools."""
