@@ -216,12 +216,12 @@ def _nessie_works(endpoints: Endpoints) -> dict[str, Any]:
     lake = Lake.from_endpoints(endpoints)
     refs = Refs(lake.nessie_url)
     refs.ensure(PUBLISHED, BRANCH)
-    name = f"_check_{uuid.uuid4().hex[:12]}"
+    name = f"check-{uuid.uuid4().hex[:12]}"
     refs.ensure(name, BRANCH)
     try:
         before = refs.hash(name)
         catalog = lake.pyiceberg(name)
-        catalog.create_namespace(name)
+        catalog.create_namespace("shudl_check")
         after = refs.hash(name)
         _expect(after != before, f"a commit left branch {name} at {before}")
     finally:
@@ -231,7 +231,7 @@ def _nessie_works(endpoints: Endpoints) -> dict[str, Any]:
 
 def _connect_works(endpoints: Endpoints) -> dict[str, Any]:
     url = endpoints["shudl_connect"].url
-    plugins = {p["class"]: p["version"] for p in httpx.get(f"{url}/connector-plugins?connectorsOnly=false", timeout=20).json()}
+    plugins = {p["class"]: p.get("version", "") for p in httpx.get(f"{url}/connector-plugins?connectorsOnly=false", timeout=20).json()}
     wanted = ("io.debezium.connector.postgresql.PostgresConnector", "io.confluent.connect.avro.AvroConverter")
     for name in wanted:
         _expect(name in plugins, f"Kafka Connect does not have {name}")
