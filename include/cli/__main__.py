@@ -1,0 +1,3 @@
+from include.cli.app import main
+
+main()

@@ -1,0 +1,234 @@
+"""The commands of ``./shudl``. Each imports what it needs when it runs, so that help is instant."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from include.cli.console import FAILED, INTERRUPTED, NOT_HEALTHY, OK, USAGE, CliError, complain, interruptible, out, say
+
+LOCAL = "127.0.0.1,localhost"
+EXIT_CODES = (
+    f"[bold]Exit codes[/]: {OK} done · {FAILED} failed · {USAGE} wrong usage · {NOT_HEALTHY} not running or not healthy · "
+    f"{INTERRUPTED} interrupted (run the command again: it goes on)"
+)
+
+app = typer.Typer(
+    name="shudl",
+    help="[bold]ShuDL[/]: a lakehouse on your own machine, run by Airflow.\n\nPostgreSQL → Kafka → Iceberg → ClickHouse, "
+    "with Debezium, Flink, Trino and dbt.\n\nStart with [bold]./shudl demo[/] or [bold]./shudl up[/].",
+    epilog=EXIT_CODES,
+    rich_markup_mode="rich",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+PLATFORM, LOOK, PIPELINES = "The platform", "Look inside", "Pipelines"
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+@app.command(rich_help_panel=PLATFORM, epilog=EXIT_CODES)
+def up(
+    no_bootstrap: Annotated[bool, typer.Option("--no-bootstrap", help="Start Airflow only.")] = False,
+    timeout: Annotated[float, typer.Option(min=10, metavar="S", help="Give up after so many seconds.")] = 600,
+) -> None:
+    """Start everything and prove that it works.
+
+    Starts Airflow, then lets its DAG [bold]platform_bootstrap[/] start each service in order, wait until it is
+    healthy, and use it. On a platform that is up it only validates. Interrupted, it goes on when run again.
+    """
+    from include.cli.up import up as bring_up
+
+    with interruptible("What was started goes on; ./shudl up follows it again, ./shudl down stops it."):
+        bring_up(bootstrap=not no_bootstrap, timeout_s=timeout)
+
+
+@app.command(rich_help_panel=PLATFORM, epilog=EXIT_CODES)
+def down(
+    keep_airflow: Annotated[bool, typer.Option("--keep-airflow", help="Stop the services only; Airflow goes on.")] = False,
+) -> None:
+    """Stop everything; data stays.
+
+    What others need stops last. Nothing to stop is not an error.
+    """
+    from include.cli.up import down as bring_down
+
+    with interruptible("Some services may still run; ./shudl down goes on."):
+        bring_down(keep_airflow=keep_airflow)
+
+
+@app.command(rich_help_panel=PLATFORM, epilog=EXIT_CODES)
+def doctor(as_json: Json = False) -> None:
+    """Check whether this machine can run ShuDL, and say how to mend what is wrong.
+
+    Changes nothing. Exit code 1 when something fails; warnings do not count.
+    """
+    from dataclasses import asdict
+
+    from include.platform.doctor import examine
+
+    checks = examine()
+    if as_json:
+        import json
+
+        print(json.dumps({"ok": not any(c.status == "fail" for c in checks), "checks": [asdict(c) for c in checks]}, indent=2))
+    else:
+        style = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
+        from rich.markup import escape
+
+        for check in checks:
+            say(f"{style[check.status]}  {check.name:<19} {escape(check.found)}")
+            if check.advice:
+                say(f"{'':<25} → {escape(check.advice)}")
+    if any(check.status == "fail" for check in checks):
+        raise typer.Exit(FAILED)
+
+
+@app.command(rich_help_panel=LOOK, epilog=EXIT_CODES)
+def status(as_json: Json = False) -> None:
+    """Show every service, the pipelines, and what takes space.
+
+    A service is [bold]stopped[/], [bold]starting[/] (not ready yet), [bold]healthy[/], [bold]unhealthy[/] (runs, but
+    does not answer as it should), [bold]restarting[/] (crashed), [bold]stopping[/] or [bold]failed[/] (the supervisor gave up).
+
+    JSON: {healthy, services: \\[{name, title, layer, state, healthy, reason, url, pid, uptime_s, rss_mb}],
+    pipelines: \\[…], disk: {free_mb, data_mb, logs_mb}}. Exit code 0 when all is healthy, else 3.
+    """
+    from include.cli.status import show
+    from include.cli.status import status as look
+
+    found = look()
+    show(found, as_json)
+    if not found["healthy"]:
+        raise typer.Exit(NOT_HEALTHY)
+
+
+@app.command(rich_help_panel=LOOK, epilog=EXIT_CODES)
+def logs(
+    name: Annotated[str, typer.Argument(metavar="SERVICE", help="As in ./shudl status; or supervisord, or cli.")],
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the last lines.")] = 50,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what is logged from now on.")] = False,
+) -> None:
+    """Show the end of a service's log."""
+    from include.platform.catalog import BY_NAME
+    from include.platform.settings import settings
+
+    names = [*BY_NAME, "supervisord", "cli"]
+    if name not in names:
+        raise CliError(f"{name}: no such service; there are {', '.join(names)}", USAGE)
+    path = settings.logs / f"{name}.log"
+    if not path.exists():
+        raise CliError(f"{name} has logged nothing yet ({path})")
+    out.file.flush()
+    os.execvp("tail", ["tail", "-n", str(lines), *(["-F"] if follow else []), str(path)])
+
+
+@app.command(rich_help_panel=LOOK, epilog=EXIT_CODES)
+def sql(
+    engine: Annotated[Literal["postgres", "trino", "clickhouse", "flink"], typer.Argument(help="Who answers.", show_choices=True)],
+    query: Annotated[str, typer.Argument(help="One statement; - reads it from standard input.")],
+    as_json: Json = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, with a header.")] = False,
+    timeout: Annotated[int, typer.Option(min=1, metavar="S", help="End the statement after so many seconds.")] = 300,
+) -> None:
+    """Run one statement and print its result.
+
+    [bold]postgres[/] is the source database; [bold]trino[/] and [bold]flink[/] read the Iceberg tables of the lake
+    (schemas cdc_flights, staging, marts); [bold]clickhouse[/] serves the marts.
+    """
+    import time
+
+    from include.cli.sql import run, show
+    from include.platform.endpoints import local_endpoints
+
+    if as_json and as_csv:
+        raise CliError("--json and --csv: choose one", USAGE)
+    text = sys.stdin.read() if query == "-" else query
+    if not text.strip():
+        raise CliError("the statement is empty", USAGE)
+    started = time.monotonic()
+    with interruptible("The statement was ended."):
+        answer = run(engine, text, local_endpoints(), timeout)
+    show(answer, "json" if as_json else "csv" if as_csv else "table", time.monotonic() - started)
+
+
+@app.command(rich_help_panel=LOOK, epilog=EXIT_CODES)
+def password(
+    name: Annotated[Literal["airflow", "postgres", "clickhouse", "s3"], typer.Argument(metavar="SERVICE", help="Whose password.")],
+) -> None:
+    """Print the password that was made for a service.
+
+    The user's name goes to standard error.
+    """
+    from include.cli.passwords import lookup
+
+    user, secret = lookup(name)
+    complain_not = f"user {user}"
+    sys.stderr.write(f"{complain_not}\n")
+    print(secret)
+
+
+@app.command(rich_help_panel=PIPELINES, epilog=EXIT_CODES)
+def check(
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="Default: every file in include/pipelines/.")] = None,
+) -> None:
+    """Check pipeline files: every problem at once, with its line and the way out."""
+    from include.cdc.pipelines import PIPELINES, PipelineError, load, load_all
+
+    problems = 0
+    paths = files or sorted(PIPELINES.glob("*.yml"))
+    for path in paths:
+        try:
+            pipeline = load(path)
+        except PipelineError as error:
+            problems += len(error.problems)
+            complain("\n".join(error.problems))
+        else:
+            tables = len(pipeline.tables)
+            say(f"[green]ok[/]  {path.name}: source {pipeline.source}, {tables} table{'s' * (tables != 1)} through connection {pipeline.connection}")
+    if not problems and not files:
+        load_all()
+    if not paths:
+        say(f"There is no pipeline file in {PIPELINES}.")
+    if problems:
+        raise CliError(f"{problems} problem{'s' * (problems != 1)}")
+
+
+def main() -> None:
+    """Run the command line. Our own errors end it with one paragraph; others leave a traceback in ``logs/cli.log``."""
+    for name in ("no_proxy", "NO_PROXY"):  # everything here is local: never by way of a proxy
+        os.environ[name] = ",".join(filter(None, (os.environ.get(name), LOCAL)))
+    try:
+        app(prog_name="./shudl")
+    except CliError as error:
+        complain(str(error))
+        sys.exit(error.code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+    except Exception as error:
+        if type(error).__module__.startswith("include."):
+            complain(str(error))
+        else:
+            complain(f"Unexpected {type(error).__name__}: {str(error).partition(chr(10))[0]}. The details are in {_record(error)}")
+        sys.exit(FAILED)
+
+
+def _record(error: Exception) -> Path:
+    """Append the traceback to the command line's log; its path."""
+    import logging.handlers
+
+    from include.platform.settings import settings
+
+    path = settings.logs / "cli.log"
+    handler = logging.handlers.RotatingFileHandler(path, maxBytes=5_000_000, backupCount=1)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    handler.emit(logging.LogRecord("cli", logging.ERROR, __file__, 0, " ".join(sys.argv[1:2]), None, (type(error), error, error.__traceback__)))
+    handler.close()
+    return path

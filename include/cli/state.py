@@ -1,0 +1,192 @@
+"""The present state of every service, asked in parallel and within seconds."""
+
+from __future__ import annotations
+
+import threading
+import time
+import xmlrpc.client
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from include.platform.catalog import BY_NAME, CONTROL_PLANE, Service
+from include.platform.settings import Settings, settings
+from include.platform.supervisor import Supervisor, SupervisorError
+
+if TYPE_CHECKING:
+    from include.platform.endpoints import Endpoints
+
+HEALTH_DEADLINE_S = 3.0
+AIRFLOW_COMPONENTS = {
+    "airflow-api-server": "metadatabase",
+    "airflow-scheduler": "scheduler",
+    "airflow-dag-processor": "dag_processor",
+    "airflow-triggerer": "triggerer",
+}
+STATES = {
+    "stopped": "not started",
+    "starting": "started, not ready yet",
+    "healthy": "runs and says that it is ready",
+    "unhealthy": "runs, but is not ready or does not answer; reason says why",
+    "restarting": "ended by itself; is being started again",
+    "stopping": "was told to stop",
+    "failed": "ended so often that the supervisor gave up",
+}
+"""Every value of ``state``, and what it means."""
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """One service now. ``url`` is empty for what people and programs do not call directly."""
+
+    name: str
+    title: str
+    layer: str
+    state: str
+    reason: str
+    url: str
+    pid: int | None
+    uptime_s: int
+
+    @property
+    def healthy(self) -> bool:
+        return self.state == "healthy"
+
+
+def in_parallel(calls: dict[str, Callable[[], Any]], deadline_s: float) -> dict[str, Any]:
+    """What each call returned, or the exception that it raised; a TimeoutError for those that are late."""
+    results: dict[str, Any] = {}
+
+    def run(key: str, call: Callable[[], Any]) -> None:
+        try:
+            results[key] = call()
+        except Exception as error:
+            results[key] = error
+
+    threads = {key: threading.Thread(target=run, args=(key, call), daemon=True) for key, call in calls.items()}
+    for thread in threads.values():
+        thread.start()
+    deadline = time.monotonic() + deadline_s
+    for thread in threads.values():
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return {key: results.get(key, TimeoutError(f"no answer within {deadline_s:g} s")) for key in calls}
+
+
+def service_url(svc: Service, endpoints: Endpoints, s: Settings = settings) -> str:
+    """Where ``svc`` is reached, without a password."""
+    from include.platform.endpoints import CONN_IDS
+
+    if svc.name == "airflow-db":
+        return f"postgresql://airflow@{s.host}:{s.port(svc.port)}/airflow"
+    if svc.name == "flink-taskmanager" or not svc.port:
+        return ""
+    if svc in CONTROL_PLANE:
+        return s.url(svc.port)
+    endpoint = endpoints[CONN_IDS[svc.name]]
+    if endpoint.conn_type == "postgres":
+        return f"postgresql://{endpoint.login}@{endpoint.address}/{endpoint.schema}"
+    return endpoint.address if endpoint.conn_type == "kafka" else endpoint.url
+
+
+def _airflow_db_healthy(s: Settings) -> None:
+    import psycopg
+
+    with psycopg.connect(
+        host=s.host,
+        port=s.port("airflow_db"),
+        user="airflow",
+        password=s.secret("airflow_db_airflow"),
+        dbname="airflow",
+        connect_timeout=3,
+    ) as connection:
+        connection.execute("SELECT 1")
+
+
+def _airflow_health(s: Settings) -> dict[str, str | None]:
+    from include.platform.airflow import AirflowClient
+
+    with AirflowClient(s) as airflow:
+        return airflow.health()
+
+
+def _first_line(error: object) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def reasons(names: Iterable[str], endpoints: Endpoints, s: Settings = settings, deadline_s: float = HEALTH_DEADLINE_S) -> dict[str, str]:
+    """Why each of the services ``names`` is not healthy, in one line; empty for a healthy one."""
+    from include.platform.checks import healthy
+
+    names = list(names)
+    calls: dict[str, Callable[[], Any]] = {}
+    for name in names:
+        if name == "airflow-db":
+            calls[name] = lambda: _airflow_db_healthy(s)
+        elif name in AIRFLOW_COMPONENTS:
+            calls["airflow"] = lambda: _airflow_health(s)
+        else:
+            calls[name] = lambda name=name: healthy(name, endpoints)
+    answers = in_parallel(calls, deadline_s)
+    found = {}
+    for name in names:
+        answer = answers["airflow" if name in AIRFLOW_COMPONENTS else name]
+        if isinstance(answer, Exception):
+            found[name] = _first_line(answer)
+        elif name in AIRFLOW_COMPONENTS:
+            found[name] = _component_reason(name, answer)
+        else:
+            found[name] = ""
+    return found
+
+
+def _component_reason(name: str, health: dict[str, str | None]) -> str:
+    if not health:
+        return "Airflow's API server does not answer"
+    status = health.get(AIRFLOW_COMPONENTS[name])
+    return "" if status == "healthy" else f"Airflow says: {status or 'never seen'}"
+
+
+def supervised(name: str, supervisor: Supervisor) -> dict[str, Any]:
+    """What supervisord says of a service; ``stopped`` with the reason when it says nothing."""
+    try:
+        return supervisor.info(name)
+    except xmlrpc.client.Fault:
+        detail = "the running supervisord does not know it; ./shudl up tells it"
+    except SupervisorError as error:
+        detail = str(error)
+    return {"state": "stopped", "pid": None, "uptime_s": 0, "detail": detail}
+
+
+def last_words(name: str, s: Settings = settings) -> str:
+    """The last line of a service's log."""
+    try:
+        with open(s.logs / f"{name}.log", "rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 4096))
+            lines = file.read().decode(errors="replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1].strip()[:200] if lines else ""
+
+
+def survey(names: Iterable[str] = tuple(BY_NAME), s: Settings = settings, deadline_s: float = HEALTH_DEADLINE_S) -> list[ServiceState]:
+    """The state of the services ``names``. Never raises for one that is ill."""
+    from include.platform.endpoints import local_endpoints
+
+    supervisor, endpoints = Supervisor(s), local_endpoints(s)
+    infos = {name: supervised(name, supervisor) for name in names}
+    ill = reasons([name for name, info in infos.items() if info["state"] == "running"], endpoints, s, deadline_s)
+    found = []
+    for name, info in infos.items():
+        svc, state, reason = BY_NAME[name], info["state"], ""
+        if state == "running":
+            reason = ill[name]
+            state = "healthy" if not reason else "starting" if info["uptime_s"] < svc.start_timeout_s else "unhealthy"
+        elif state in ("failed", "restarting"):
+            reason = last_words(name, s) or info["detail"]
+        found.append(
+            ServiceState(
+                name, svc.title, svc.layer, state, reason, service_url(svc, endpoints, s), info["pid"], int(info["uptime_s"])
+            )
+        )
+    return found

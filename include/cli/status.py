@@ -1,0 +1,145 @@
+"""``status``: what runs, whether it is well, and what takes space."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from include.cli.console import out, say, seconds, size
+from include.cli.processes import children, rss, tree
+from include.cli.state import HEALTH_DEADLINE_S, ServiceState, in_parallel, survey
+from include.platform.catalog import BY_NAME
+from include.platform.settings import Settings, settings
+
+STYLES = {"healthy": "green", "stopped": "dim", "unhealthy": "red", "failed": "red"}
+
+
+def status(s: Settings = settings) -> dict[str, Any]:
+    """``{healthy, services, pipelines, disk}``, ready for JSON; see ``./shudl status --help``. Changes nothing."""
+    answers = in_parallel(
+        {"services": lambda: survey(s=s), "disk": lambda: disk(s), "pipelines": lambda: _pipelines(s)}, HEALTH_DEADLINE_S + 1
+    )
+    if isinstance(answers["services"], Exception):
+        raise answers["services"]
+    by_parent = children()
+    services = [
+        {**asdict(state), "healthy": state.healthy, "rss_mb": _rss_mb(state, by_parent)} for state in answers["services"]
+    ]
+    return {
+        "healthy": all(service["healthy"] for service in services),
+        "services": services,
+        "pipelines": [] if isinstance(answers["pipelines"], Exception) else answers["pipelines"],
+        "disk": {} if isinstance(answers["disk"], Exception) else answers["disk"],
+    }
+
+
+def _rss_mb(state: ServiceState, by_parent: dict[int, list[int]]) -> int:
+    return round(rss(tree(state.pid, by_parent)) / 1e6) if state.pid else 0
+
+
+def _pipelines(s: Settings) -> list[dict[str, Any]]:
+    from include.cdc.status import pipelines
+    from include.platform.endpoints import local_endpoints
+
+    return pipelines(local_endpoints(s))
+
+
+def _bytes(folder: Path) -> int:
+    """Bytes on disk below ``folder``; what vanishes meanwhile or cannot be read counts nothing."""
+    total = 0
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    total += _bytes(Path(entry.path)) if entry.is_dir(follow_symlinks=False) else entry.stat(follow_symlinks=False).st_blocks * 512
+                except OSError:
+                    continue
+    except OSError:
+        return total
+    return total
+
+
+def disk(s: Settings = settings) -> dict[str, Any]:
+    """``{free_mb, data_mb: {folder: MB}, logs_mb: {service: MB}}``, the largest first."""
+    data = {path.name: _bytes(path) for path in (s.home / "data").glob("*")}
+    logs: dict[str, int] = {}
+    for path in (s.home / "logs").glob("*"):
+        name = path.name.partition(".")[0]
+        logs[name] = logs.get(name, 0) + (_bytes(path) if path.is_dir() else path.stat().st_blocks * 512)
+    place = s.home if s.home.exists() else Path.cwd()
+    return {
+        "free_mb": round(shutil.disk_usage(place).free / 1e6),
+        "data_mb": {name: round(count / 1e6, 1) for name, count in sorted(data.items(), key=lambda item: -item[1])},
+        "logs_mb": {name: round(count / 1e6, 1) for name, count in sorted(logs.items(), key=lambda item: -item[1])},
+    }
+
+
+def show(found: dict[str, Any], as_json: bool) -> None:
+    """Print what :func:`status` found."""
+    if as_json:
+        print(json.dumps(found, indent=2, default=str))
+        return
+    services = found["services"]
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for header, justify in (("layer", "left"), ("service", "left"), ("state", "left"), ("up", "right"), ("memory", "right"), ("where", "left")):
+        table.add_column(header, justify=justify, no_wrap=True, style="dim" if header in ("layer", "where") else "")
+    layer = ""
+    for service in services:
+        style = STYLES.get(service["state"], "yellow")
+        runs = service["pid"] is not None
+        table.add_row(
+            service["layer"] if service["layer"] != layer else "",
+            service["name"],
+            Text(service["state"], style=style),
+            seconds(service["uptime_s"]) if runs else "",
+            f"{service['rss_mb']} MB" if runs else "",
+            service["url"] if runs else "",
+        )
+        layer = service["layer"]
+    out.print(table)
+    for service in services:
+        if service["reason"]:
+            out.print(Text(f"  {service['name']}: {service['reason']} → ./shudl logs {service['name']}", style="red"), soft_wrap=True)
+    _show_pipelines(found["pipelines"])
+    _show_disk(found["disk"])
+    total = sum(service["rss_mb"] for service in services)
+    well = sum(service["healthy"] for service in services)
+    line = f"{well} of {len(BY_NAME)} services healthy" + (f", {total / 1000:.1f} GB of memory" if total else "")
+    out.print()
+    if found["healthy"]:
+        say(f"[green]{line}[/]")
+    else:
+        say(f"[yellow]{line}[/] · ./shudl up starts what is missing")
+
+
+def _show_pipelines(pipelines: list[dict[str, Any]]) -> None:
+    if not pipelines:
+        return
+    table = Table(box=None, pad_edge=False, header_style="dim", title="\nPipelines", title_justify="left", title_style="bold")
+    headers = [key for key, value in pipelines[0].items() if not isinstance(value, (list, dict))]
+    for header in headers:
+        table.add_column(header.replace("_", " "))
+    for pipeline in pipelines:
+        table.add_row(*(str(pipeline.get(header, "")) for header in headers))
+    out.print(table)
+
+
+def _show_disk(found: dict[str, Any]) -> None:
+    if not found:
+        return
+
+    def largest(sizes: dict[str, float]) -> str:
+        return ", ".join(f"{name} {size(mb * 1e6)}" for name, mb in list(sizes.items())[:5] if mb >= 1) or "under 1 MB each"
+
+    out.print()
+    for what, key in (("data", "data_mb"), ("logs", "logs_mb")):
+        if found[key]:
+            say(f"[dim]{what}[/] {size(sum(found[key].values()) * 1e6)} [dim]({largest(found[key])})[/]")
+    say(f"[dim]disk[/] {size(found['free_mb'] * 1e6)} free")

@@ -1,0 +1,249 @@
+"""``up`` and ``down``: the platform as a whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+import psutil
+
+from include.cli.board import ServiceBoard
+from include.cli.console import CliError, say, seconds
+from include.cli.state import in_parallel, last_words, reasons, service_url, supervised, survey
+from include.platform.airflow import ADMIN, AirflowClient
+from include.platform.catalog import BY_NAME, CONTROL_PLANE, SERVICES, Service
+from include.platform.doctor import before_start, leftovers
+from include.platform.endpoints import local_endpoints
+from include.platform.settings import ROOT, Settings, settings
+from include.platform.supervisor import Supervisor
+
+BOOTSTRAP = "platform_bootstrap"
+CONTROL = [svc.name for svc in CONTROL_PLANE]
+PLATFORM = [svc.name for svc in SERVICES]
+STEPS = {"start": "starting", "healthy": "waiting for health", "works": "checking that it works"}
+"""What a service is doing while the bootstrap's task of that name runs."""
+VALIDATE_S = 60
+CRASHING_S = 45
+"""How long a process of the control plane may go on crashing before ``up`` gives up on it."""
+
+
+def up(s: Settings = settings, bootstrap: bool = True, timeout_s: float = 600) -> None:
+    """Start what does not run and prove that all of it works. Raises :class:`CliError` with the reasons."""
+    started = time.monotonic()
+    refuse_to_start(s)
+    Supervisor(s).launch()
+    with ServiceBoard("Airflow, the control plane", CONTROL) as board:
+        start_control_plane(s, board, started + timeout_s)
+    if bootstrap:
+        if not validated(s):
+            follow_bootstrap(s, started + timeout_s)
+        say(f"[green]All {len(PLATFORM)} services work[/] after {seconds(time.monotonic() - started)}.")
+    summary(s)
+
+
+def refuse_to_start(s: Settings) -> None:
+    """Raise :class:`CliError` with everything that would keep services from starting."""
+    if found := before_start(s):
+        advice = "\n".join(dict.fromkeys(f"  → {check.advice}" for check in found))
+        raise CliError("Nothing was started.\n" + "\n".join(f"  {check.found}" for check in found) + f"\n{advice}")
+
+
+def start_control_plane(s: Settings, board: ServiceBoard, deadline: float) -> None:
+    """Start Airflow's processes, each after what it needs, until all are healthy. Idempotent."""
+    supervisor, endpoints = Supervisor(s), local_endpoints(s)
+    begun: dict[str, float] = {}
+    crashed: dict[str, float] = {}
+    ill: dict[str, str] = {}
+    healthy: set[str] = set()
+    while len(healthy) < len(CONTROL):
+        for svc in CONTROL_PLANE:
+            if svc.name in healthy or not healthy.issuperset(svc.needs):
+                continue
+            state = supervisor.state(svc.name)
+            if svc.name not in begun:
+                begun[svc.name] = time.monotonic()
+                if state in ("stopped", "failed"):
+                    supervisor.start(svc.name)
+                board.set(svc.name, "starting")
+                continue
+            if state == "restarting":
+                crashed.setdefault(svc.name, time.monotonic())
+                board.set(svc.name, "restarting", last_words(svc.name, s))
+            until = min(deadline, begun[svc.name] + svc.start_timeout_s, crashed.get(svc.name, deadline) + CRASHING_S)
+            if state == "failed" or time.monotonic() > until:
+                board.set(svc.name, "failed")
+                why = ill.get(svc.name) if state == "running" else last_words(svc.name, s) or state
+                raise CliError(
+                    f"{svc.name} is not healthy after {seconds(time.monotonic() - begun[svc.name])}: {why}\n"
+                    f"See ./shudl logs {svc.name}"
+                )
+        ill = reasons([name for name in begun if name not in healthy], endpoints, s, deadline_s=6)
+        for name in [name for name, reason in ill.items() if not reason and supervisor.state(name) in ("running", "starting")]:
+            healthy.add(name)
+            board.set(name, "healthy")
+        time.sleep(0.3)
+
+
+def validated(s: Settings) -> bool:
+    """Whether every service is healthy already, and works. Takes seconds; starts and repairs nothing."""
+    if not all(state.healthy for state in survey(PLATFORM, s)):
+        return False
+    from include.platform.checks import works
+
+    endpoints = local_endpoints(s)
+    with ServiceBoard("Everything runs already; checking that it works", PLATFORM) as board:
+
+        def check(name: str) -> None:
+            works(name, endpoints)
+            board.set(name, "works")
+
+        for name in PLATFORM:
+            board.set(name, STEPS["works"])
+        calls: dict[str, Callable[[], Any]] = {name: lambda name=name: check(name) for name in PLATFORM}
+        results = in_parallel(calls, VALIDATE_S)
+        wrong = {name: error for name, error in results.items() if isinstance(error, Exception)}
+        for name, error in wrong.items():
+            board.set(name, "failed", str(error).partition("\n")[0])
+    return not wrong
+
+
+def follow_bootstrap(s: Settings, deadline: float) -> None:
+    """Run the bootstrap DAG, or follow the run that is under way, until it ends."""
+    with AirflowClient(s) as airflow, ServiceBoard(f"Airflow runs {BOOTSTRAP}", PLATFORM) as board:
+        airflow.wait_for_dags({BOOTSTRAP}, timeout_s=max(10.0, deadline - time.monotonic()))
+        airflow.unpause(BOOTSTRAP)
+        latest = airflow.latest_run(BOOTSTRAP)
+        under_way = latest is not None and latest["state"] in ("queued", "running")
+        run_id = latest["dag_run_id"] if latest and under_way else airflow.trigger(BOOTSTRAP)
+        state = airflow.wait(
+            BOOTSTRAP, run_id, max(10.0, deadline - time.monotonic()), on_change=lambda run, tasks: show_tasks(board, tasks)
+        )
+        problems = {} if state == "success" else airflow.failures(BOOTSTRAP, run_id)
+        url = airflow.run_url(BOOTSTRAP, run_id)
+    if state != "success":
+        raise CliError(_failure_text(problems, url))
+
+
+def show_tasks(board: ServiceBoard, tasks: list[dict[str, Any]]) -> None:
+    """Put the states of the bootstrap's tasks on the board."""
+    by_service: dict[str, dict[str, dict[str, Any]]] = {}
+    for task in tasks:
+        if found := service_step(task["task_id"]):
+            by_service.setdefault(found[0], {})[found[1]] = task
+    for name, steps in by_service.items():
+        took = _span(list(steps.values()))
+        for step in reversed(STEPS):
+            state = steps.get(step, {}).get("state")
+            if state == "success":
+                board.set(name, step if step != "start" else "started", took=took)
+            elif state == "failed":
+                board.set(name, "failed", f"at {step}", took=took)
+            elif state == "upstream_failed":
+                if any(other.get("state") == "failed" for other in steps.values()):
+                    continue
+                board.set(name, "skipped", f"needs {', '.join((*BY_NAME[name].needs, *BY_NAME[name].check_needs))}", took=took)
+            elif state in ("running", "deferred", "up_for_retry", "restarting"):
+                tries = steps[step].get("try_number") or 1
+                board.set(name, STEPS[step], f"try {tries}" if tries > 1 else "")
+            else:
+                continue
+            break
+
+
+def service_step(task_id: str) -> tuple[str, str] | None:
+    """``storage.postgres.healthy`` → ``("postgres", "healthy")``; None for a task that is no service's."""
+    *groups, step = task_id.split(".")
+    name = next((part for part in reversed(groups) if part in BY_NAME), None)
+    return (name, step) if name and step in STEPS else None
+
+
+def _span(tasks: list[dict[str, Any]]) -> float | None:
+    """Seconds from the first start to the last end of tasks."""
+    times = [datetime.fromisoformat(t[key]) for t in tasks for key in ("start_date", "end_date") if t.get(key)]
+    return (max(times) - min(times)).total_seconds() if times else None
+
+
+def _failure_text(problems: dict[str, str], url: str) -> str:
+    lines = ["The platform did not come up."]
+    steps = {task_id: found for task_id in problems if (found := service_step(task_id))}
+    for task_id, (name, step) in steps.items():
+        lines.append(f"  {name}, {step}: {problems[task_id]}\n    → ./shudl logs {name}")
+    if not steps:  # the run's other tasks only report on those
+        lines += [f"  {task_id}: {reason}" for task_id, reason in problems.items()]
+    return "\n".join([*lines, f"Run ./shudl up again when the cause is gone; it goes on from here. All logs: {url}"])
+
+
+def summary(s: Settings) -> None:
+    """Where everything is, and how to sign in."""
+    endpoints = local_endpoints(s)
+    password = s.secret_file("airflow_admin")
+    try:
+        shown = password.relative_to(ROOT)
+    except ValueError:
+        shown = password
+    say()
+    say(f"  [bold]Airflow[/]          {s.url('airflow')}   user [bold]{ADMIN}[/], password in {shown} (./shudl password airflow)")
+    for name, title in (("flink-jobmanager", "Flink"), ("trino", "Trino"), ("nessie", "Nessie"), ("clickhouse", "ClickHouse"), ("postgres", "PostgreSQL")):
+        say(f"  [bold]{title:<16}[/] {service_url(BY_NAME[name], endpoints, s)}")
+    say()
+    say("Next: [bold]./shudl demo[/] · [bold]./shudl status[/] · [bold]./shudl sql trino 'SHOW SCHEMAS'[/]")
+
+
+def stop_order(services: list[Service]) -> list[list[str]]:
+    """Names in waves: each wave may end at once, and nobody in it is needed by a later one."""
+    left = {svc.name: svc for svc in services}
+    waves = []
+    while left:
+        needed = {name for svc in left.values() for name in (*svc.needs, *svc.check_needs)}
+        wave = [name for name in left if name not in needed]
+        waves.append(wave)
+        for name in wave:
+            del left[name]
+    return waves
+
+
+def down(s: Settings = settings, keep_airflow: bool = False) -> None:
+    """Stop everything, what is needed by others last. Data stays. Idempotent."""
+    supervisor, started = Supervisor(s), time.monotonic()
+    groups = [list(SERVICES)] if keep_airflow else [list(SERVICES), list(CONTROL_PLANE)]
+    waves = [wave for group in groups for wave in stop_order(group)]
+    names = [name for wave in waves for name in wave if supervised(name, supervisor)["state"] not in ("stopped", "failed")]
+    if names:
+        with ServiceBoard("Stopping", names) as board:
+
+            def stop(name: str) -> None:
+                board.set(name, "stopping")
+                supervisor.stop(name)
+                board.set(name, "stopped")
+
+            for wave in waves:
+                alive = [name for name in wave if name in names]
+                longest = max((BY_NAME[name].stop_timeout_s for name in alive), default=0)
+                calls: dict[str, Callable[[], Any]] = {name: lambda name=name: stop(name) for name in alive}
+                for name, result in in_parallel(calls, longest + 15).items():
+                    if isinstance(result, Exception):
+                        raise CliError(f"{name} did not stop: {result}")
+    orphans = 0
+    if not keep_airflow:
+        supervisor.shutdown()
+        orphans = end_leftovers(s)
+    if names:
+        say(f"Stopped {len(names)} services in {seconds(time.monotonic() - started)}. ./shudl up starts them again.")
+    if orphans:
+        say(f"Ended {orphans} processes that had outlived their supervisor.")
+    if not names and not orphans:
+        say("Nothing was running.")
+
+
+def end_leftovers(s: Settings) -> int:
+    """End service processes of this checkout whose supervisord is gone; how many there were."""
+    orphans = leftovers(s)
+    for process in orphans:
+        process.terminate()
+    _, alive = psutil.wait_procs(orphans, timeout=20)
+    for process in alive:
+        process.kill()
+    psutil.wait_procs(alive, timeout=10)
+    return len(orphans)
