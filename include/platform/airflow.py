@@ -31,6 +31,10 @@ class AirflowError(RuntimeError):
     """Airflow cannot be reached, refused a request or did not finish in time; the text says what to do."""
 
 
+class AirflowUnreachable(AirflowError):
+    """Nothing answers, or not in time."""
+
+
 class AirflowClient:
     """A session with one Airflow. Every method raises :class:`AirflowError`; none retries for long."""
 
@@ -52,7 +56,8 @@ class AirflowClient:
         try:
             return self._http.request(method, path, **kwargs)
         except httpx.TransportError as error:
-            raise AirflowError(f"Airflow does not answer at {self.url} ({type(error).__name__}); start it with ./shudl up") from None
+            reason = f"Airflow does not answer at {self.url} ({type(error).__name__}); start it with ./shudl up"
+            raise AirflowUnreachable(reason) from None
 
     def _sign_in(self) -> None:
         answer = self._send("POST", "/auth/token", json={"username": ADMIN, "password": self.settings.secret("airflow_admin")})
@@ -160,21 +165,30 @@ class AirflowClient:
     def wait(
         self, dag_id: str, run_id: str, timeout_s: float, on_change: OnChange | None = None, poll_s: float = 0.7
     ) -> str:
-        """The final state of a run (``success`` or ``failed``). ``on_change`` hears of each change of a state."""
+        """The final state of a run (``success`` or ``failed``). ``on_change`` hears of each change of a state.
+
+        An API server that is busy or restarts is waited for, too.
+        """
         deadline = time.monotonic() + timeout_s
         seen: object = None
+        state = "unknown"
         while True:
-            run = self.run(dag_id, run_id)
-            if on_change:
-                tasks = self.task_instances(dag_id, run_id)
-                now = (run["state"], [(t["id"], t["state"], t["try_number"]) for t in tasks])
-                if now != seen:
+            try:
+                run = self.run(dag_id, run_id)
+                tasks = self.task_instances(dag_id, run_id) if on_change else []
+            except AirflowUnreachable:
+                if time.monotonic() > deadline:
+                    raise
+            else:
+                state = run["state"]
+                now = (state, [(t["id"], t["state"], t["try_number"]) for t in tasks])
+                if on_change and now != seen:
                     seen = now
                     on_change(run, tasks)
-            if run["state"] in FINAL_STATES:
-                return run["state"]
-            if time.monotonic() > deadline:
-                raise AirflowError(f"{dag_id}: run {run_id} is still {run['state']} after {timeout_s:.0f} s; see {self.run_url(dag_id, run_id)}")
+                if state in FINAL_STATES:
+                    return state
+                if time.monotonic() > deadline:
+                    raise AirflowError(f"{dag_id}: run {run_id} is still {state} after {timeout_s:.0f} s; see {self.run_url(dag_id, run_id)}")
             time.sleep(poll_s)
 
     def failures(self, dag_id: str, run_id: str) -> dict[str, str]:
