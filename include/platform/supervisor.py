@@ -162,6 +162,11 @@ class Supervisor:
             return getattr(self.rpc.supervisor, method)(*args)
         except (OSError, http.client.HTTPException) as error:
             raise SupervisorError(f"supervisord does not run ({error}); start it with ./shudl up") from None
+        except xmlrpc.client.ProtocolError as error:  # its own text holds the password
+            port = self.settings.port("supervisor")
+            raise SupervisorError(
+                f"port {port} answers HTTP {error.errcode} {error.errmsg}: is it the supervisord of {self.settings.home}?"
+            ) from None
 
     def start(self, name: str) -> bool:
         """Start a service without waiting for it. False when it runs already."""
