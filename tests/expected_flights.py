@@ -38,8 +38,8 @@ COLUMNS = {
     "flights": (
         "id BIGINT, year INTEGER, month INTEGER, day INTEGER, dep_time INTEGER, sched_dep_time INTEGER, "
         "dep_delay INTEGER, arr_time INTEGER, sched_arr_time INTEGER, arr_delay INTEGER, carrier VARCHAR, "
-        "flight INTEGER, tailnum VARCHAR, origin VARCHAR, dest VARCHAR, air_time INTEGER, distance INTEGER, hour INTEGER, "
-        "minute INTEGER, time_hour TIMESTAMP"
+        "flight INTEGER, tailnum VARCHAR, origin VARCHAR, dest VARCHAR, air_time INTEGER, distance INTEGER, "
+        "hour INTEGER, minute INTEGER, time_hour TIMESTAMP"
     ),
 }
 """The columns of each table and their types; ``id`` of flights is not in the file: it is the row's place there."""
