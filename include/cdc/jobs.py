@@ -73,8 +73,8 @@ def insert_statement(job: TableJob) -> str:
     """Flink SQL that upserts the table's changes into its mirror."""
     origin = "DECODE(`_headers`['source'], 'UTF-8')"
     columns = [f"{c.carried.flink_expression.format(c=f'`{c.name}`')} AS `{c.name}`" for c in job.table.columns]
-    columns.append(f"JSON_VALUE({origin}, '$.lsn' RETURNING BIGINT) AS `{LSN}`")
-    columns.append(f"TO_TIMESTAMP_LTZ(JSON_VALUE({origin}, '$.ts_ms' RETURNING BIGINT), 3) AS `{COMMITTED_AT}`")
+    columns.append(f"CAST(JSON_VALUE({origin}, '$.lsn') AS BIGINT) AS `{LSN}`")
+    columns.append(f"TO_TIMESTAMP_LTZ(CAST(JSON_VALUE({origin}, '$.ts_ms') AS BIGINT), 3) AS `{COMMITTED_AT}`")
     namespace, name = job.pipeline.namespace, job.pipeline.iceberg_name(job.table.name)
     return (
         f"INSERT INTO lake.`{namespace}`.`{name}` SELECT {', '.join(columns)} FROM default_catalog.default_database.source"

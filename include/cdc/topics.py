@@ -53,7 +53,8 @@ def end_offsets(topics: list[str], endpoints: Endpoints) -> dict[str, int]:
     from confluent_kafka.admin import AdminClient, OffsetSpec
 
     asked = {TopicPartition(topic, 0): OffsetSpec.latest() for topic in topics}
-    answers = AdminClient(_servers(endpoints)).list_offsets(asked, request_timeout=20)
+    admin = AdminClient(_servers(endpoints))  # answers arrive only while it lives
+    answers = admin.list_offsets(asked, request_timeout=20)
     return {partition.topic: answer.result(30).offset for partition, answer in answers.items()}
 
 
@@ -63,5 +64,6 @@ def group_offsets(group: str, topic: str, endpoints: Endpoints) -> int:
     from confluent_kafka.admin import AdminClient
 
     asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0)])
-    answer = AdminClient(_servers(endpoints)).list_consumer_group_offsets([asked], request_timeout=20)[group].result(30)
+    admin = AdminClient(_servers(endpoints))
+    answer = admin.list_consumer_group_offsets([asked], request_timeout=20)[group].result(30)
     return max(answer.topic_partitions[0].offset, 0)

@@ -53,23 +53,28 @@ class ServiceState:
         return self.state == "healthy"
 
 
-def in_parallel(calls: dict[str, Callable[[], Any]], deadline_s: float) -> dict[str, Any]:
-    """What each call returned, or the exception that it raised; a TimeoutError for those that are late."""
-    results: dict[str, Any] = {}
+class Parallel:
+    """Calls that run in threads of their own from now on. Late ones never keep the program from ending."""
 
-    def run(key: str, call: Callable[[], Any]) -> None:
+    def __init__(self, calls: dict[str, Callable[[], Any]]) -> None:
+        self._results: dict[str, Any] = {}
+        self._threads = {key: threading.Thread(target=self._run, args=(key, call), daemon=True) for key, call in calls.items()}
+        for thread in self._threads.values():
+            thread.start()
+
+    def _run(self, key: str, call: Callable[[], Any]) -> None:
         try:
-            results[key] = call()
+            self._results[key] = call()
         except Exception as error:
-            results[key] = error
+            self._results[key] = error
 
-    threads = {key: threading.Thread(target=run, args=(key, call), daemon=True) for key, call in calls.items()}
-    for thread in threads.values():
-        thread.start()
-    deadline = time.monotonic() + deadline_s
-    for thread in threads.values():
-        thread.join(max(0.0, deadline - time.monotonic()))
-    return {key: results.get(key, TimeoutError(f"no answer within {deadline_s:g} s")) for key in calls}
+    def results(self, deadline_s: float) -> dict[str, Any]:
+        """What each call returned, or the exception that it raised; a TimeoutError for those that are late."""
+        deadline = time.monotonic() + deadline_s
+        for thread in self._threads.values():
+            thread.join(max(0.0, deadline - time.monotonic()))
+        late = TimeoutError(f"no answer within {deadline_s:g} s")
+        return {key: self._results.get(key, late) for key in self._threads}
 
 
 def service_url(svc: Service, endpoints: Endpoints, s: Settings = settings) -> str:
@@ -126,7 +131,7 @@ def reasons(names: Iterable[str], endpoints: Endpoints, s: Settings = settings, 
             calls["airflow"] = lambda: _airflow_health(s)
         else:
             calls[name] = lambda name=name: healthy(name, endpoints)
-    answers = in_parallel(calls, deadline_s)
+    answers = Parallel(calls).results(deadline_s)
     found = {}
     for name in names:
         answer = answers["airflow" if name in AIRFLOW_COMPONENTS else name]

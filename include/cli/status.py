@@ -14,29 +14,27 @@ from rich.text import Text
 
 from include.cli.console import out, say, seconds, size
 from include.cli.processes import children, rss, tree
-from include.cli.state import HEALTH_DEADLINE_S, ServiceState, in_parallel, survey
+from include.cli.state import Parallel, ServiceState, survey
 from include.platform.catalog import BY_NAME
 from include.platform.settings import Settings, settings
 
+LATE_S = 1.0
+"""How much longer than the services the pipelines and the disk may take; after that they are left out."""
 STYLES = {"healthy": "green", "stopped": "dim", "unhealthy": "red", "failed": "red"}
 
 
 def status(s: Settings = settings) -> dict[str, Any]:
     """``{healthy, services, pipelines, disk}``, ready for JSON; see ``./shudl status --help``. Changes nothing."""
-    answers = in_parallel(
-        {"services": lambda: survey(s=s), "disk": lambda: disk(s), "pipelines": lambda: _pipelines(s)}, HEALTH_DEADLINE_S + 1
-    )
-    if isinstance(answers["services"], Exception):
-        raise answers["services"]
+    beside = Parallel({"disk": lambda: disk(s), "pipelines": lambda: _pipelines(s)})
+    states = survey(s=s)
+    answers = {key: None if isinstance(value, Exception) else value for key, value in beside.results(LATE_S).items()}
     by_parent = children()
-    services = [
-        {**asdict(state), "healthy": state.healthy, "rss_mb": _rss_mb(state, by_parent)} for state in answers["services"]
-    ]
+    services = [{**asdict(state), "healthy": state.healthy, "rss_mb": _rss_mb(state, by_parent)} for state in states]
     return {
         "healthy": all(service["healthy"] for service in services),
         "services": services,
-        "pipelines": [] if isinstance(answers["pipelines"], Exception) else answers["pipelines"],
-        "disk": {} if isinstance(answers["disk"], Exception) else answers["disk"],
+        "pipelines": answers["pipelines"] or [],
+        "disk": answers["disk"] or {},
     }
 
 
@@ -87,9 +85,13 @@ def show(found: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(found, indent=2, default=str))
         return
     services = found["services"]
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for header, justify in (("layer", "left"), ("service", "left"), ("state", "left"), ("up", "right"), ("memory", "right"), ("where", "left")):
-        table.add_column(header, justify=justify, no_wrap=True, style="dim" if header in ("layer", "where") else "")
+    table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+    table.add_column("layer", no_wrap=True, style="dim")
+    table.add_column("service", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    table.add_column("up", no_wrap=True, justify="right")
+    table.add_column("memory", no_wrap=True, justify="right")
+    table.add_column("where", no_wrap=True, style="dim", ratio=1)
     layer = ""
     for service in services:
         style = STYLES.get(service["state"], "yellow")
@@ -100,7 +102,7 @@ def show(found: dict[str, Any], as_json: bool) -> None:
             Text(service["state"], style=style),
             seconds(service["uptime_s"]) if runs else "",
             f"{service['rss_mb']} MB" if runs else "",
-            service["url"] if runs else "",
+            service["url"].rpartition("@")[2] if runs else "",
         )
         layer = service["layer"]
     out.print(table)

@@ -11,7 +11,7 @@ import psutil
 
 from include.cli.board import ServiceBoard
 from include.cli.console import CliError, say, seconds
-from include.cli.state import in_parallel, last_words, reasons, service_url, supervised, survey
+from include.cli.state import Parallel, last_words, reasons, service_url, supervised, survey
 from include.platform.airflow import ADMIN, AirflowClient
 from include.platform.catalog import BY_NAME, CONTROL_PLANE, SERVICES, Service
 from include.platform.doctor import before_start, leftovers
@@ -102,7 +102,7 @@ def validated(s: Settings) -> bool:
         for name in PLATFORM:
             board.set(name, STEPS["works"])
         calls: dict[str, Callable[[], Any]] = {name: lambda name=name: check(name) for name in PLATFORM}
-        results = in_parallel(calls, VALIDATE_S)
+        results = Parallel(calls).results(VALIDATE_S)
         wrong = {name: error for name, error in results.items() if isinstance(error, Exception)}
         for name, error in wrong.items():
             board.set(name, "failed", str(error).partition("\n")[0])
@@ -222,7 +222,7 @@ def down(s: Settings = settings, keep_airflow: bool = False) -> None:
                 alive = [name for name in wave if name in names]
                 longest = max((BY_NAME[name].stop_timeout_s for name in alive), default=0)
                 calls: dict[str, Callable[[], Any]] = {name: lambda name=name: stop(name) for name in alive}
-                for name, result in in_parallel(calls, longest + 15).items():
+                for name, result in Parallel(calls).results(longest + 15).items():
                     if isinstance(result, Exception):
                         raise CliError(f"{name} did not stop: {result}")
     orphans = 0

@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.progress import Progress as RichProgress
+from rich.table import Column
 from rich.text import Text
 
 from include.platform.engines.errors import Cancelled
 
-PLAIN_EVERY_S = 10
+PLAIN_EVERY_S = 15
 
 
 class _Amount(ProgressColumn):
@@ -33,10 +34,9 @@ class Row:
         self.name = name
         self._progress = progress
         self._began = time.monotonic()
-        self._done = self._total = 0
-        self._note = ""
-        self._task = progress.bars.add_task(name, total=None, note="waiting", visible=False)
-        self._shown = 0.0
+        self._note, self._done, self._total = "", 0, 0
+        self._phase = self._shown = self._began
+        self._task = progress.bars.add_task(name, total=None, note="", visible=False)
 
     def start(self, note: str, total: int | None = None) -> None:
         """Begins a phase, of ``total`` bytes if that is known."""
@@ -45,7 +45,7 @@ class Row:
         self._progress.bars.reset(self._task, total=total, note=note, visible=True)
         size = f" ({decimal(total)})" if total else ""
         self._progress.plain(f"{self.name}: {note}{size}")
-        self._shown = time.monotonic()
+        self._phase = self._shown = time.monotonic()
 
     def note(self, note: str) -> None:
         self._progress.check()
@@ -62,6 +62,7 @@ class Row:
 
     def finish(self, text: str) -> None:
         self._progress.bars.remove_task(self._task)
+        self._progress.bars.refresh()
         took = time.monotonic() - self._began
         self._progress.console.print(f"[green]✓[/] {self.name}: {text} [dim]({took:.0f} s)[/]", highlight=False)
 
@@ -69,8 +70,8 @@ class Row:
         now = time.monotonic()
         if now - self._shown > PLAIN_EVERY_S:
             self._shown = now
-            rate = f", {decimal(int(self._done / (now - self._began)))}/s" if self._total else ""
-            amount = f" {decimal(self._done)} of {decimal(self._total)}{rate}" if self._total else ""
+            rate = decimal(int(self._done / (now - self._phase)))
+            amount = f" {decimal(self._done)} of {decimal(self._total)}, {rate}/s" if self._total else ""
             self._progress.plain(f"{self.name}: {self._note}{amount}")
 
 
@@ -80,8 +81,17 @@ class Progress(AbstractContextManager):
     def __init__(self) -> None:
         self.live = sys.stderr.isatty()
         self.console = Console(stderr=True, force_terminal=self.live, soft_wrap=not self.live)
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(24), _Amount(), TextColumn("{task.fields[note]}"))
-        self.bars = RichProgress(*columns, console=self.console, transient=True, disable=not self.live)
+        self.bars = RichProgress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(20),
+            _Amount(table_column=Column(no_wrap=True)),
+            TextColumn("{task.fields[note]}", table_column=Column(no_wrap=True, ratio=1)),
+            console=self.console,
+            transient=True,
+            expand=True,
+            disable=not self.live,
+        )
         self._cancelled = threading.Event()
 
     def __enter__(self) -> Progress:
