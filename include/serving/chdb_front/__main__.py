@@ -1,0 +1,80 @@
+"""Serve the engine. See the package."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+DEFAULT_MEMORY_BYTES = 1_500_000_000
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="chdb_front", description="ClickHouse's HTTP interface over the chdb engine")
+    parser.add_argument("--host", required=True)
+    parser.add_argument("--port", required=True, type=int)
+    parser.add_argument("--path", required=True, type=Path, help="the data folder; one process at a time")
+    parser.add_argument("--config-file", type=Path, help="ClickHouse configuration: named collections, cache sizes, …")
+    return parser.parse_args()
+
+
+def _environment(name: str) -> str:
+    value = os.environ.get(name, "")
+    if not value:
+        sys.exit(f"chdb_front: {name} must be set")
+    return value
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT; 0 after a clean stop."""
+    args = _arguments()
+    user = _environment("CLICKHOUSE_USER")
+    password = Path(_environment("CLICKHOUSE_PASSWORD_FILE")).read_text().strip()
+    if not password:
+        sys.exit(f"chdb_front: CLICKHOUSE_PASSWORD_FILE={os.environ['CLICKHOUSE_PASSWORD_FILE']} is empty")
+    memory_bytes = int(os.environ.get("CLICKHOUSE_MEMORY_BYTES") or DEFAULT_MEMORY_BYTES)
+    os.environ.setdefault("TZ", "UTC")  # the engine takes its time zone from here, not from its configuration
+
+    import uvicorn
+
+    from include.serving.chdb_front.app import Front
+    from include.serving.chdb_front.engine import Engine
+    from include.serving.chdb_front.request import User
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)
+    try:
+        engine = Engine(args.path, args.config_file, memory_bytes)
+    except RuntimeError as error:
+        sys.exit(f"chdb_front: {error}")
+    spool = args.path / "tmp"
+    spool.mkdir(exist_ok=True)
+    front = Front(engine, User(user, password), str(spool))
+    config = uvicorn.Config(
+        front,
+        host=args.host,
+        port=args.port,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_keep_alive=60,
+        timeout_graceful_shutdown=3,
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # uvicorn raises the signal again once it has stopped
+    logging.getLogger("chdb_front").info("ClickHouse %s at http://%s:%d", engine.version, args.host, args.port)
+    asyncio.run(uvicorn.Server(config).serve())
+    if not front.close():
+        logging.getLogger("chdb_front").error("a query did not stop in time; its writes may be incomplete")
+        logging.shutdown()
+        os._exit(1)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
