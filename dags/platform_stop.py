@@ -26,7 +26,6 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     is_paused_upon_creation=False,
-    render_template_as_native_obj=True,
     tags=[Tag.PLATFORM],
     doc_md=DOC,
     params={
@@ -40,7 +39,7 @@ with DAG(
 ) as dag:
     tasks = {
         service.name: StopService(
-            task_id=service.name, service=service.name, services="{{ params.services }}", trigger_rule=TriggerRule.ALL_DONE
+            task_id=service.name, service=service.name, services="{{ params.services | join(',') }}", trigger_rule=TriggerRule.ALL_DONE
         )
         for service in SERVICES
     }

@@ -152,10 +152,12 @@ class AirflowClient:
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
         """What one try of a task logged: a line an event, a failure with its kind and text."""
+        return "\n".join(line for event in self._log(dag_id, run_id, task_id, try_number, map_index) for line in _log_lines(event))
+
+    def _log(self, dag_id: str, run_id: str, task_id: str, try_number: int, map_index: int) -> list[dict[str, Any] | str]:
         path = f"{_run_path(dag_id, run_id)}/taskInstances/{quote(task_id)}/logs/{try_number}"
         params = {"full_content": True, "map_index": map_index}
-        content = self.request("GET", path, params=params, headers={"Accept": "application/json"})["content"]
-        return "\n".join(line for event in content for line in _log_lines(event))
+        return self.request("GET", path, params=params, headers={"Accept": "application/json"})["content"]
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
         """A value that a task returned."""
@@ -192,12 +194,14 @@ class AirflowClient:
             time.sleep(poll_s)
 
     def failures(self, dag_id: str, run_id: str) -> dict[str, str]:
-        """For each task of a run that failed (not those that only follow one): the last line of its log."""
-        failed = (t for t in self.task_instances(dag_id, run_id) if t["state"] == "failed")
-        return {
-            t["task_id"]: self.task_log(dag_id, run_id, t["task_id"], t["try_number"], t["map_index"]).strip().rpartition("\n")[2]
-            for t in failed
-        }
+        """For each task of a run that failed (not those that only follow one): the last error in its log."""
+        found = {}
+        for t in self.task_instances(dag_id, run_id):
+            if t["state"] == "failed":
+                log = self._log(dag_id, run_id, t["task_id"], t["try_number"], t["map_index"])
+                errors = [event for event in log if isinstance(event, dict) and event.get("level") in ("error", "critical")]
+                found[t["task_id"]] = _log_lines(errors[-1])[-1] if errors else "no error in its log"
+        return found
 
     def run_url(self, dag_id: str, run_id: str) -> str:
         """Where a person sees the run."""

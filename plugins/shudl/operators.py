@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,6 +15,7 @@ from include.platform.catalog import BY_NAME
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 GRACE_S = 60
 """How much later than the trigger's own deadline Airflow gives it up."""
@@ -60,7 +62,7 @@ class WaitForService(ServiceOperator):
 
 
 class StopService(ServiceOperator):
-    """Stop a service. Skipped when ``services`` (a template that renders to a list) is not empty and lacks it."""
+    """Stop a service. Skipped when ``services`` (a template: names with commas between them) is not empty and lacks it."""
 
     trigger = "StopTrigger"
     template_fields: Sequence[str] = ("services",)
@@ -108,8 +110,7 @@ class WriteBootstrapEvidence(BaseOperator):
         states = ti.get_task_states(dag_id=run.dag_id, run_ids=[run.run_id]).get(run.run_id, {})
         services = {
             service: {
-                deed: {"state": states.get(task_id) or "none", **(ti.xcom_pull(task_ids=task_id) or {})}
-                for deed, task_id in deeds.items()
+                deed: {"state": states.get(task_id) or "none", **_figures(ti, task_id)} for deed, task_id in deeds.items()
             }
             for service, deeds in self.tasks.items()
         }
@@ -118,3 +119,12 @@ class WriteBootstrapEvidence(BaseOperator):
         if bad:
             raise AirflowFailException(f"failed: {', '.join(bad)}; figures in {path}")
         return str(path)
+
+
+def _figures(ti: RuntimeTaskInstance, task_id: str) -> dict[str, Any]:
+    for key in ("return_value", "error"):
+        # A value that a trigger pushed comes back as JSON text.
+        if (value := ti.xcom_pull(task_ids=task_id, key=key)) is not None:
+            value = json.loads(value) if isinstance(value, str) else value
+            return value if isinstance(value, dict) else {key: value}
+    return {}

@@ -91,9 +91,12 @@ class HealthyTrigger(ServiceTrigger):
 
 
 class StopTrigger(ServiceTrigger):
-    """Stop a service and wait until it has ended; skipped when it is not among ``services`` (names, or none for all)."""
+    """Stop a service and wait until it has ended; skipped when it is not among ``services``.
 
-    def __init__(self, service: str, services: list[str]) -> None:
+    ``services`` is a template that renders to names with commas between them; to nothing for all.
+    """
+
+    def __init__(self, service: str, services: str) -> None:
         super().__init__(service)
         self.services = services
 
@@ -102,7 +105,7 @@ class StopTrigger(ServiceTrigger):
         return path, {**kwargs, "services": self.services}
 
     async def act(self, endpoint: Endpoint) -> dict[str, Any] | None:
-        if is_external(endpoint) or (self.services and self.service not in self.services):
+        if is_external(endpoint) or (self.services and self.service not in self.services.split(",")):
             return None
         stopped = await asyncio.to_thread(Supervisor().stop, self.service)
         return {"was": "running" if stopped else "stopped"}
