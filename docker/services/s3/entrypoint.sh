@@ -13,6 +13,6 @@ mkdir -p "$S3_DATA_DIR"
 cd "$RUN_DIR"
 exec "$WEED_BIN" -logtostderr=true server -ip="$S3_HOST" -ip.bind="$S3_HOST" -dir="$S3_DATA_DIR" -disableHttp=false \
     -master.port="$S3_MASTER_PORT" -master.port.grpc="$S3_MASTER_GRPC_PORT" -master.volumeSizeLimitMB=1024 \
-    -volume.port="$S3_VOLUME_PORT" -volume.port.grpc="$S3_VOLUME_GRPC_PORT" -volume.max=100 \
+    -volume.port="$S3_VOLUME_PORT" -volume.port.grpc="$S3_VOLUME_GRPC_PORT" -volume.max=100 -volume.preStopSeconds=0 \
     -filer -filer.port="$S3_FILER_PORT" -filer.port.grpc="$S3_FILER_GRPC_PORT" \
     -s3 -s3.port="$S3_PORT" -s3.port.grpc="$S3_GRPC_PORT" -s3.port.iceberg=0 -s3.port.lance=0 -s3.config="$RUN_DIR/s3.json"
