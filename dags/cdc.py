@@ -1,0 +1,81 @@
+"""One DAG for each pipeline file: ``cdc_<source>`` makes the world match the file."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, TaskGroup, task
+from include.cdc.pipelines import Pipeline, load_all
+from shudl.tags import Tag
+
+DOC = """
+### Keep the lake's tables equal to a source's
+
+Reconciles what `include/pipelines/` says of this source; does nothing where the world matches it already.
+
+| task | what it makes |
+| --- | --- |
+| `database` | heartbeat table, replica identities, publication, failover-ready slot |
+| `messaging` | topics, subjects, the Debezium connector |
+| `lake` | namespace and Iceberg tables |
+| `jobs.*` | one Flink job a table, found by name, restarted from its last retained checkpoint |
+
+Each task returns the list of what it changed. A job that runs is never awaited.
+
+**When it fails.** The error names the table, slot, connector or job, its own first cause and the way out.
+Trigger the DAG again afterwards: it goes on from what is there.
+"""
+
+
+def cdc_dag(pipeline: Pipeline) -> DAG:
+    """The reconciling DAG of one pipeline."""
+    with DAG(
+        f"cdc_{pipeline.source}",
+        description=f"Mirror {len(pipeline.tables)} tables of {pipeline.source} in the lake",
+        schedule=timedelta(minutes=5),
+        catchup=False,
+        max_active_runs=1,
+        is_paused_upon_creation=True,
+        default_args={"retries": 2, "retry_delay": timedelta(seconds=5), "execution_timeout": timedelta(minutes=5)},
+        tags=[Tag.CDC],
+        doc_md=DOC,
+    ) as dag:
+
+        @task
+        def database() -> list[str]:
+            from include.cdc.reconcile import reconcile_database
+            from shudl.endpoints import endpoints
+
+            return reconcile_database(pipeline, endpoints())
+
+        @task
+        def messaging() -> list[str]:
+            from include.cdc.reconcile import reconcile_messaging
+            from shudl.endpoints import endpoints
+
+            return reconcile_messaging(pipeline, endpoints())
+
+        @task
+        def lake() -> list[str]:
+            from include.cdc.reconcile import reconcile_lake
+            from shudl.endpoints import endpoints
+
+            return reconcile_lake(pipeline, endpoints())
+
+        @task(pool="flink")
+        def job(table: str) -> list[str]:
+            from include.cdc.reconcile import reconcile_table_job
+            from shudl.endpoints import endpoints
+
+            return reconcile_table_job(pipeline, endpoints(), table)
+
+        with TaskGroup("jobs") as jobs:
+            for table in pipeline.tables:
+                job.override(task_id=pipeline.iceberg_name(table))(table)
+
+        database() >> [messaging(), lake()] >> jobs
+    return dag
+
+
+for pipeline in load_all():
+    globals()[f"cdc_{pipeline.source}"] = cdc_dag(pipeline)
