@@ -46,9 +46,10 @@ class PostgresServer:
         with psycopg.connect(self.admin, autocommit=True) as conn:
             create = sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {}")
             conn.execute(create.format(*map(sql.Identifier, (name, owner, template))))
-            try:
-                yield make_conninfo(self.user, dbname=name)
-            finally:
+        try:
+            yield make_conninfo(self.user, dbname=name)
+        finally:
+            with psycopg.connect(self.admin, autocommit=True) as conn:
                 conn.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 

@@ -260,8 +260,8 @@ def test_killed_replay_goes_on_where_it_was(loaded: str, con: duckdb.DuckDBPyCon
             CREATE TRIGGER witness AFTER INSERT OR UPDATE OR DELETE ON flights FOR EACH ROW EXECUTE FUNCTION witness();
             CREATE TRIGGER witness AFTER INSERT OR UPDATE OR DELETE ON weather FOR EACH ROW EXECUTE FUNCTION witness();
         """)
-    for mark in (1500, 5000):
-        process = start("flights.replay(conninfo, rate=4000)", loaded)
+    for mark in (1000, 3000):
+        process = start("flights.replay(conninfo, rate=1500)", loaded)
         try:
             wait_until(lambda mark=mark: flights.position(loaded).event_number > mark, f"event {mark}")  # type: ignore[misc]
         finally:
@@ -284,10 +284,10 @@ def test_killed_replay_goes_on_where_it_was(loaded: str, con: duckdb.DuckDBPyCon
 
 def test_replay_survives_lost_connections(loaded: str, con: duckdb.DuckDBPyConnection) -> None:
     reports: list[flights.ReplayReport] = []
-    thread = threading.Thread(target=lambda: reports.append(flights.replay(loaded, rate=3000, max_events=6000)))
+    thread = threading.Thread(target=lambda: reports.append(flights.replay(loaded, rate=1500, max_events=9000)))
     thread.start()
     with psycopg.connect(loaded, autocommit=True) as conn:
-        for mark in (500, 2500):
+        for mark in (500, 2000):
             wait_until(lambda mark=mark: flights.position(loaded).event_number > mark, f"event {mark}")  # type: ignore[misc]
             ((killed,),) = conn.execute(
                 "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE locktype = 'advisory' AND granted "
@@ -295,8 +295,8 @@ def test_replay_survives_lost_connections(loaded: str, con: duckdb.DuckDBPyConne
             ).fetchall()
             assert killed == 1
     thread.join(60)
-    assert [(r.ended, r.event_number, r.reconnects) for r in reports] == [("max_events", 6000, 2)]
-    assert_equal(loaded, con, 6000)
+    assert [(r.ended, r.event_number, r.reconnects) for r in reports] == [("max_events", 9000, 2)]
+    assert_equal(loaded, con, 9000)
 
 
 def test_an_error_that_is_no_lost_connection_ends_the_replay(loaded: str) -> None:
