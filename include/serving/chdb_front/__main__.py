@@ -10,8 +10,6 @@ import signal
 import sys
 from pathlib import Path
 
-DEFAULT_MEMORY_BYTES = 1_500_000_000
-
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="chdb_front", description="ClickHouse's HTTP interface over the chdb engine")
@@ -36,7 +34,7 @@ def main() -> int:
     password = Path(_environment("CLICKHOUSE_PASSWORD_FILE")).read_text().strip()
     if not password:
         sys.exit(f"chdb_front: CLICKHOUSE_PASSWORD_FILE={os.environ['CLICKHOUSE_PASSWORD_FILE']} is empty")
-    memory_bytes = int(os.environ.get("CLICKHOUSE_MEMORY_BYTES") or DEFAULT_MEMORY_BYTES)
+    memory_bytes = int(_environment("CLICKHOUSE_MEMORY_BYTES"))
     os.environ.setdefault("TZ", "UTC")  # the engine takes its time zone from here, not from its configuration
 
     import uvicorn
