@@ -57,7 +57,8 @@ class ServiceBoard:
     def set(self, name: str, state: str, note: str = "", took: float | None = None) -> None:
         """``took`` overrides the seconds measured here, when somebody else measured them better."""
         row = self.rows[name]
-        if row.state == state and row.note == note:
+        if row.state == state:
+            row.note = note
             return
         now = time.monotonic()
         if row.state == WAITING:

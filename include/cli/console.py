@@ -57,10 +57,10 @@ def complain(text: str) -> None:
 
 
 def seconds(value: float) -> str:
-    """``7.2 s``, ``93 s``, ``12 min``, ``3 h``, ``4 d``."""
+    """``7.2 s``, ``193 s``, ``12 min``, ``3 h``, ``4 d``."""
     if value < 10:
         return f"{value:.1f} s"
-    if value < 120:
+    if value < 600:
         return f"{value:.0f} s"
     if value < 7200:
         return f"{value / 60:.0f} min"

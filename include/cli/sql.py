@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import json
+import re
 import socket
 import sys
 from collections.abc import Callable
@@ -106,7 +107,7 @@ def cause(error: Exception) -> str:
     if (diag := getattr(error, "diag", None)) is not None and diag.message_primary:  # PostgreSQL
         text = " — ".join(part for part in (diag.message_primary, diag.message_detail, diag.message_hint) if part)
     lines = [line.strip() for line in str(text).splitlines() if line.strip()]
-    return lines[0][:600] if lines else type(error).__name__
+    return re.sub(r"^([\w$]+\.)+[\w$]+: ", "", lines[0])[:600] if lines else type(error).__name__
 
 
 def unique(columns: list[str]) -> list[str]:
@@ -134,9 +135,9 @@ def plain(value: Any) -> Any:
 
 def show(answer: Answer, form: str, took_s: float) -> None:
     """Print a result; ``form`` is ``table``, ``json`` or ``csv``."""
-    columns = unique(answer.columns)
+    columns = answer.columns
     if form == "json":
-        print(json.dumps([dict(zip(columns, map(plain, row), strict=True)) for row in answer.rows], indent=2, ensure_ascii=False))
+        print(json.dumps([dict(zip(unique(columns), map(plain, row), strict=True)) for row in answer.rows], indent=2, ensure_ascii=False))
     elif form == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(columns)

@@ -16,7 +16,7 @@ from include.platform.supervisor import Supervisor, SupervisorError
 if TYPE_CHECKING:
     from include.platform.endpoints import Endpoints
 
-HEALTH_DEADLINE_S = 3.0
+HEALTH_DEADLINE_S = 5.0
 AIRFLOW_COMPONENTS = {
     "airflow-api-server": "metadatabase",
     "airflow-scheduler": "scheduler",

@@ -107,7 +107,7 @@ def show(found: dict[str, Any], as_json: bool) -> None:
         layer = service["layer"]
     out.print(table)
     for service in services:
-        if service["reason"]:
+        if service["reason"] and service["state"] != "starting":
             out.print(Text(f"  {service['name']}: {service['reason']} → ./shudl logs {service['name']}", style="red"), soft_wrap=True)
     _show_pipelines(found["pipelines"])
     _show_disk(found["disk"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 import psutil
 
 from include.cli.board import ServiceBoard
 from include.cli.console import CliError, say, seconds
+from include.cli.dags import RunFailed, follow, span
 from include.cli.state import Parallel, last_words, reasons, service_url, supervised, survey
 from include.platform.airflow import ADMIN, AirflowClient
 from include.platform.catalog import BY_NAME, CONTROL_PLANE, SERVICES, Service
@@ -70,7 +70,7 @@ def start_control_plane(s: Settings, board: ServiceBoard, deadline: float) -> No
                 continue
             if state == "restarting":
                 crashed.setdefault(svc.name, time.monotonic())
-                board.set(svc.name, "restarting", last_words(svc.name, s))
+            board.set(svc.name, "restarting" if svc.name in crashed else "starting", last_words(svc.name, s))
             until = min(deadline, begun[svc.name] + svc.start_timeout_s, crashed.get(svc.name, deadline) + CRASHING_S)
             if state == "failed" or time.monotonic() > until:
                 board.set(svc.name, "failed")
@@ -111,19 +111,11 @@ def validated(s: Settings) -> bool:
 
 def follow_bootstrap(s: Settings, deadline: float) -> None:
     """Run the bootstrap DAG, or follow the run that is under way, until it ends."""
-    with AirflowClient(s) as airflow, ServiceBoard(f"Airflow runs {BOOTSTRAP}", PLATFORM) as board:
-        airflow.wait_for_dags({BOOTSTRAP}, timeout_s=max(10.0, deadline - time.monotonic()))
-        airflow.unpause(BOOTSTRAP)
-        latest = airflow.latest_run(BOOTSTRAP)
-        under_way = latest is not None and latest["state"] in ("queued", "running")
-        run_id = latest["dag_run_id"] if latest and under_way else airflow.trigger(BOOTSTRAP)
-        state = airflow.wait(
-            BOOTSTRAP, run_id, max(10.0, deadline - time.monotonic()), on_change=lambda run, tasks: show_tasks(board, tasks)
-        )
-        problems = {} if state == "success" else airflow.failures(BOOTSTRAP, run_id)
-        url = airflow.run_url(BOOTSTRAP, run_id)
-    if state != "success":
-        raise CliError(_failure_text(problems, url))
+    try:
+        with AirflowClient(s) as airflow, ServiceBoard(f"Airflow runs {BOOTSTRAP}", PLATFORM) as board:
+            follow(airflow, BOOTSTRAP, deadline, on_change=lambda run, tasks: show_tasks(board, tasks))
+    except RunFailed as error:
+        raise CliError(_failure_text(error)) from None
 
 
 def show_tasks(board: ServiceBoard, tasks: list[dict[str, Any]]) -> None:
@@ -133,7 +125,7 @@ def show_tasks(board: ServiceBoard, tasks: list[dict[str, Any]]) -> None:
         if found := service_step(task["task_id"]):
             by_service.setdefault(found[0], {})[found[1]] = task
     for name, steps in by_service.items():
-        took = _span(list(steps.values()))
+        took = span(list(steps.values()))
         for step in reversed(STEPS):
             state = steps.get(step, {}).get("state")
             if state == "success":
@@ -159,20 +151,15 @@ def service_step(task_id: str) -> tuple[str, str] | None:
     return (name, step) if name and step in STEPS else None
 
 
-def _span(tasks: list[dict[str, Any]]) -> float | None:
-    """Seconds from the first start to the last end of tasks."""
-    times = [datetime.fromisoformat(t[key]) for t in tasks for key in ("start_date", "end_date") if t.get(key)]
-    return (max(times) - min(times)).total_seconds() if times else None
-
-
-def _failure_text(problems: dict[str, str], url: str) -> str:
+def _failure_text(error: RunFailed) -> str:
+    problems = error.problems
     lines = ["The platform did not come up."]
     steps = {task_id: found for task_id in problems if (found := service_step(task_id))}
     for task_id, (name, step) in steps.items():
         lines.append(f"  {name}, {step}: {problems[task_id]}\n    → ./shudl logs {name}")
     if not steps:  # the run's other tasks only report on those
         lines += [f"  {task_id}: {reason}" for task_id, reason in problems.items()]
-    return "\n".join([*lines, f"Run ./shudl up again when the cause is gone; it goes on from here. All logs: {url}"])
+    return "\n".join([*lines, f"Run ./shudl up again when the cause is gone; it goes on from here. All logs: {error.url}"])
 
 
 def summary(s: Settings) -> None:
@@ -205,10 +192,12 @@ def stop_order(services: list[Service]) -> list[list[str]]:
 
 
 def down(s: Settings = settings, keep_airflow: bool = False) -> None:
-    """Stop everything, what is needed by others last. Data stays. Idempotent."""
+    """Stop everything, what is needed by others last. Data stays. Idempotent.
+
+    Airflow ends with the first services, so that no run of a DAG starts again what was stopped.
+    """
     supervisor, started = Supervisor(s), time.monotonic()
-    groups = [list(SERVICES)] if keep_airflow else [list(SERVICES), list(CONTROL_PLANE)]
-    waves = [wave for group in groups for wave in stop_order(group)]
+    waves = stop_order(list(SERVICES if keep_airflow else (*CONTROL_PLANE, *SERVICES)))
     names = [name for wave in waves for name in wave if supervised(name, supervisor)["state"] not in ("stopped", "failed")]
     if names:
         with ServiceBoard("Stopping", names) as board:
