@@ -15,6 +15,11 @@ from include.platform.flink import JobManager, SqlGateway
 
 ALIVE = ("CREATED", "INITIALIZING", "RUNNING", "RESTARTING", "FAILING", "RECONCILING", "CANCELLING")
 FORMAT = "debezium-avro-confluent"
+SINK_OPTIONS = {
+    # The sink compacts its own table: upserts leave equality deletes, which every reader has to apply.
+    "flink-maintenance.rewrite.enabled": "true",
+    "flink-maintenance.rewrite.schedule.commit-count": "30",
+}
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,10 @@ def insert_statement(job: TableJob) -> str:
     columns.append(f"CAST(JSON_VALUE({origin}, '$.lsn') AS BIGINT) AS `{LSN}`")
     columns.append(f"TO_TIMESTAMP_LTZ(CAST(JSON_VALUE({origin}, '$.ts_ms') AS BIGINT), 3) AS `{COMMITTED_AT}`")
     namespace, name = job.pipeline.namespace, job.pipeline.iceberg_name(job.table.name)
+    options = ", ".join(f"'{key}' = '{value}'" for key, value in SINK_OPTIONS.items())
     return (
-        f"INSERT INTO lake.`{namespace}`.`{name}` SELECT {', '.join(columns)} FROM default_catalog.default_database.source"
+        f"INSERT INTO lake.`{namespace}`.`{name}` /*+ OPTIONS({options}) */ "
+        f"SELECT {', '.join(columns)} FROM default_catalog.default_database.source"
     )
 
 
@@ -121,7 +128,7 @@ def _require_whole_topic(job: TableJob, endpoints: Endpoints) -> None:
     from confluent_kafka import Consumer, TopicPartition
 
     topic = job.pipeline.topic(job.table.name)
-    consumer = Consumer({"bootstrap.servers": endpoints["shudl_kafka"].extra["bootstrap.servers"], "group.id": "shudl-watermarks"})
+    consumer = Consumer({"bootstrap.servers": endpoints["shudl_kafka"].extra["bootstrap.servers"], "group.id": "shudl-watermarks", "log_level": 0})
     try:
         if topic not in consumer.list_topics(timeout=10).topics:
             return

@@ -15,7 +15,7 @@ COMPATIBILITY = "NONE"
 
 
 def _servers(endpoints: Endpoints) -> dict[str, Any]:
-    return {"bootstrap.servers": endpoints["shudl_kafka"].extra["bootstrap.servers"]}
+    return {"bootstrap.servers": endpoints["shudl_kafka"].extra["bootstrap.servers"], "log_level": 0}
 
 
 def reconcile_topics(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
@@ -67,3 +67,14 @@ def group_offsets(group: str, topic: str, endpoints: Endpoints) -> int:
     admin = AdminClient(_servers(endpoints))
     answer = admin.list_consumer_group_offsets([asked], request_timeout=20)[group].result(30)
     return max(answer.topic_partitions[0].offset, 0)
+
+
+def last_timestamp(topic: str, endpoints: Endpoints) -> float | None:
+    """When the topic's last record was written, seconds since 1970; None when it holds none."""
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import AdminClient, OffsetSpec
+
+    partition = TopicPartition(topic, 0)
+    admin = AdminClient(_servers(endpoints))
+    answer = admin.list_offsets({partition: OffsetSpec.max_timestamp()}, request_timeout=20)[partition].result(30)
+    return answer.timestamp / 1000 if answer.timestamp and answer.timestamp > 0 else None

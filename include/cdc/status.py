@@ -1,0 +1,155 @@
+"""How the pipelines fare: what `./shudl status` and the demo's live table show."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import psycopg
+
+from include.cdc.connector import acknowledged_lsn, connector_state
+from include.cdc.pipelines import Pipeline, load_all
+from include.cdc.source import quoted
+from include.cdc.tables import COMMITTED_AT
+from include.cdc.topics import end_offsets, group_offsets, last_timestamp
+from include.lake.catalog import BRANCH
+from include.platform.endpoints import Endpoints
+from include.platform.evidence import latest_evidence
+from include.platform.flink import JobManager
+
+
+def pipelines(endpoints: Endpoints) -> list[dict[str, Any]]:
+    """Each pipeline: ``source, connector, reason, tables, proof``; a store that does not answer leaves None.
+
+    A table has ``table, mode, job`` (the Flink job's state), ``behind`` (changes in Kafka that the lake lacks),
+    ``iceberg_table`` and ``committed_at_ms`` (its last commit, milliseconds since 1970).
+    """
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(lambda p: _pipeline(p, endpoints, pool), load_all()))
+
+
+def _or_none(call: Callable[[], Any]) -> Any:
+    try:
+        return call()
+    except Exception:
+        return None
+
+
+def _pipeline(pipeline: Pipeline, endpoints: Endpoints, pool: ThreadPoolExecutor) -> dict[str, Any]:
+    jobs = _or_none(lambda: {j["name"]: j["state"] for j in sorted(_jobs(endpoints), key=lambda j: j["start-time"])})
+    ends = _or_none(lambda: end_offsets([pipeline.topic(table) for table in pipeline.tables], endpoints))
+    state = _or_none(lambda: connector_state(pipeline, endpoints)) or (None, "")
+
+    def table(name: str) -> dict[str, Any]:
+        topic, job = pipeline.topic(name), pipeline.job(name)
+        read = _or_none(lambda: group_offsets(job, topic, endpoints)) if ends else None
+        return {
+            "table": name,
+            "mode": pipeline.tables[name].mode,
+            "job": jobs.get(job, "MISSING") if jobs is not None else None,
+            "behind": ends[topic] - read if ends and read is not None else None,
+            "iceberg_table": pipeline.iceberg_table(name),
+            "committed_at_ms": _or_none(lambda: _last_commit_ms(pipeline, name, endpoints)),
+        }
+
+    evidence = latest_evidence(f"prove_{pipeline.source}") or {}
+    return {
+        "source": pipeline.source,
+        "connector": state[0],
+        "reason": state[1],
+        "tables": [table(name) for name in pipeline.tables],
+        "proof": {key: evidence[key] for key in ("written_at", "unresolved") if key in evidence} or None,
+    }
+
+
+def _jobs(endpoints: Endpoints) -> list[dict[str, Any]]:
+    return JobManager(endpoints["shudl_flink"].url, 3).jobs()
+
+
+def _last_commit_ms(pipeline: Pipeline, table: str, endpoints: Endpoints) -> int | None:
+    url = f"{endpoints['shudl_nessie'].url}/iceberg/v1/{BRANCH}/namespaces/{pipeline.namespace}/tables/{pipeline.iceberg_name(table)}"
+    metadata = httpx.get(url, timeout=3).raise_for_status().json()["metadata"]
+    return max((snapshot["timestamp-ms"] for snapshot in metadata.get("snapshots", [])), default=None)
+
+
+@dataclass(frozen=True)
+class HopReading:
+    """One store on a table's way: its rows (Kafka: changes) and how far it is behind the store before it began to wait."""
+
+    name: str
+    rows: int | None
+    lag_s: float | None
+
+
+class HopMeter:
+    """Follows one table from PostgreSQL to ClickHouse. Call :meth:`read` again and again; it keeps a short history."""
+
+    def __init__(self, pipeline: Pipeline, table: str, endpoints: Endpoints) -> None:
+        self.pipeline, self.table, self.endpoints = pipeline, table, endpoints
+        self._lsns: deque[tuple[float, int]] = deque(maxlen=600)
+        self._pool = ThreadPoolExecutor(4)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def read(self) -> list[HopReading]:
+        """The four hops now. A store that does not answer, or lacks the table, has None."""
+        futures = [self._pool.submit(_or_none, call) for call in (self._postgres, self._kafka, self._iceberg, self._clickhouse)]
+        source, kafka, iceberg, clickhouse = (future.result() for future in futures)
+        newest_s = kafka[1] if kafka else None
+
+        def behind(store: tuple[int, float | None] | None) -> float | None:
+            if not store or store[1] is None or newest_s is None:
+                return None
+            return max(0.0, newest_s - store[1])
+
+        return [
+            HopReading("PostgreSQL", source, 0.0 if source is not None else None),
+            HopReading("Kafka", kafka[0] if kafka else None, self._kafka_lag(kafka[2]) if kafka else None),
+            HopReading("Iceberg", iceberg[0] if iceberg else None, behind(iceberg)),
+            HopReading("ClickHouse", clickhouse[0] if clickhouse else None, behind(clickhouse)),
+        ]
+
+    def _postgres(self) -> int:
+        with psycopg.connect(self.endpoints[self.pipeline.connection].conninfo) as connection:
+            rows, lsn = connection.execute(
+                f"SELECT (SELECT count(*) FROM {quoted(self.table)}), (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint"
+            ).fetchone()
+        self._lsns.append((time.monotonic(), lsn))
+        return rows
+
+    def _kafka(self) -> tuple[int, float | None, int | None]:
+        topic = self.pipeline.topic(self.table)
+        return (
+            end_offsets([topic], self.endpoints)[topic],
+            last_timestamp(topic, self.endpoints),
+            acknowledged_lsn(self.pipeline, self.endpoints),
+        )
+
+    def _kafka_lag(self, acknowledged: int | None) -> float | None:
+        if acknowledged is None:
+            return None
+        later = [at for at, lsn in self._lsns if lsn > acknowledged]
+        return time.monotonic() - later[0] if later else 0.0
+
+    def _iceberg(self) -> tuple[int, float | None]:
+        from include.platform.trino import connect
+
+        with connect(self.endpoints, "lake", timeout_s=30) as connection:
+            cursor = connection.cursor()
+            cursor.execute(f"SELECT count(*), to_unixtime(max({COMMITTED_AT})) FROM {self.pipeline.iceberg_table(self.table)}")
+            rows, newest = cursor.fetchone()
+        return rows, newest
+
+    def _clickhouse(self) -> tuple[int, float | None]:
+        from include.serving.clickhouse import connect
+
+        name = self.pipeline.iceberg_name(self.table)
+        with connect(self.endpoints, timeout_s=30) as client:
+            rows, newest = client.query(f"SELECT count(), toUnixTimestamp64Milli(max({COMMITTED_AT})) FROM serving.`{name}`").result_rows[0]
+        return rows, newest / 1000
