@@ -48,7 +48,7 @@ def only_one() -> Iterator[int]:
             except BlockingIOError:
                 holder = os.pread(fd, 20, 0).decode().strip()
                 if not waiting:
-                    say(f"Another ./shudl (process {holder}) is installing into {settings.home}: waiting for it.")
+                    say(f"Another ./shudl (process {holder}, or what it started) installs into {settings.home}: waiting.")
                     waiting = True
                 if time.monotonic() > deadline:
                     raise EngineError(
@@ -83,24 +83,25 @@ def _start(python: str) -> None:
 
 def _make_tools() -> None:
     say("Preparing the installers (uv, jgo)")
-    folder, base = settings.envs / state.TOOLS, state.base_python()
-    python = str(settings.python(state.TOOLS))
-    env = {**os.environ, "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    install = ["install", "-q", "--no-deps", "--only-binary", ":all:", "--require-hashes"]
-    install += ["-r", str(state.HERE / "tools.txt")]
+    folder, base, python = settings.envs / state.TOOLS, state.base_python(), str(settings.python(state.TOOLS))
     state.remove(folder)
-    made = subprocess.run([base, "-m", "venv", str(folder)], capture_output=True, text=True)
-    if made.returncode == 0:
+
+    def run(*command: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+        return subprocess.run(command, capture_output=True, text=True, env=env)
+
+    made = run(base, "-m", "venv", "--without-pip", str(folder))
+    pip = [base, "-m", "pip", "--python", python]
+    if made.returncode == 0 and run(*pip, "--version").returncode:
         pip = [python, "-m", "pip"]
-    else:  # Debian keeps ensurepip in a package of its own; the machine's pip will do
-        pip = [base, "-m", "pip", "--python", python]
-        made = subprocess.run([base, "-m", "venv", "--without-pip", "--clear", str(folder)], capture_output=True, text=True)
-        if made.returncode or subprocess.run([base, "-m", "pip", "--version"], capture_output=True).returncode:
-            raise EngineError(
-                f"{base} can make no virtual environment with pip. Install Python's venv and pip "
-                "(on Debian and Ubuntu: the packages python3-venv and python3-pip), then run the same command again."
-            )
-    done = subprocess.run([*pip, *install], capture_output=True, text=True, env=env)
+        made = run(python, "-m", "ensurepip")
+    if made.returncode:
+        raise EngineError(
+            f"{base} can make no virtual environment with pip. Install its venv and pip (on Debian and Ubuntu: the "
+            f"packages python3-venv and python3-pip), then run the same command again. {made.stderr.strip()[-300:]}"
+        )
+    options = ["-q", "--no-compile", "--no-deps", "--only-binary", ":all:", "--require-hashes", "--retries", "2"]
+    done = run(*pip, "install", *options, "-r", str(state.HERE / "tools.txt"))
     if done.returncode:
         raise EngineError(explain("the installers (uv, jgo)", done.stderr))
     state.stamp(folder, state.env_digest(state.TOOLS))

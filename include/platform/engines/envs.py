@@ -22,12 +22,18 @@ def uv(*arguments: str | Path, row: Row | None = None, lock_fd: int | None = Non
     """
     command = [str(settings.envs / state.TOOLS / "bin" / "uv"), "--no-progress", *map(str, arguments)]
     fds = () if lock_fd is None else (lock_fd,)
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, pass_fds=fds)
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        pass_fds=fds,
+    )
     lines: list[str] = []
 
     def read() -> None:
-        for line in process.stderr or ():
-            lines.append(line)
+        lines.extend(process.stderr or ())
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
@@ -35,13 +41,13 @@ def uv(*arguments: str | Path, row: Row | None = None, lock_fd: int | None = Non
         while reader.is_alive():
             reader.join(0.2)
             if row:
-                row.note(lines[-1].strip() if lines else "resolving")
+                row.note(lines[-1].strip() if lines and not lines[-1].startswith("Using ") else "resolving")
     finally:
         if reader.is_alive():
             process.terminate()
         process.wait()
     if process.returncode:
-        raise EngineError(explain(f"environment {row.name if row else ''}".strip(), "".join(lines)))
+        raise EngineError(explain(row.name if row else " ".join(map(str, arguments)), "".join(lines)))
 
 
 def install(env: str, row: Row, lock_fd: int) -> None:

@@ -27,8 +27,8 @@ def no_space() -> str:
 
 def explain(what: str, output: str) -> str:
     """What a package client's failure means: what failed, its last words, and the way out."""
-    words = " ".join(output.split())[-800:]
     lower = output.lower()
+    words = " ".join(output[max(lower.find("error: "), 0) :].split())[:500]
     if "no space left" in lower:
         return no_space()
     if "hash mismatch" in lower or "do not match the hashes" in lower:

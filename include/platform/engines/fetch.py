@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from concurrent.futures import FIRST_EXCEPTION, CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from pathlib import Path
 
 from include.platform.engines import envs, jars, layout, state
@@ -30,26 +30,42 @@ def fetch(lock_fd: int) -> None:
     fails, once everything else has stopped.
     """
     began = time.monotonic()
-    with Progress() as progress, ThreadPoolExecutor(3) as env_pool, ThreadPoolExecutor(4) as net_pool, ThreadPoolExecutor(len(state.ENGINE_ENVS)) as engine_pool:
-        rows = {name: progress.row(name) for name in [*state.stale_envs(), *state.stale_engines()]}
-        making = {env: env_pool.submit(envs.install, env, progress.row(f"env {env}"), lock_fd) for env in state.stale_envs()}
-        building = []
-        for engine in state.stale_engines():
-            row, artifacts = rows[engine], locked(engine)
-            row.start("downloading", sum(artifact.size for artifact in artifacts))
-            files = [net_pool.submit(jars.fetch, artifact, row) for artifact in artifacts]
-            needed = [making[env] for env in state.ENGINE_ENVS[engine] if env in making]
-            building.append(engine_pool.submit(_build, engine, row, files, needed))
+    with Progress() as progress, _Pools() as pools:
         try:
+            making = {
+                env: pools.envs.submit(envs.install, env, progress.row(f"env {env}"), lock_fd)
+                for env in state.stale_envs()
+            }
+            building = []
+            for engine in state.stale_engines():
+                row, artifacts = progress.row(engine), locked(engine)
+                row.start("downloading", sum(artifact.size for artifact in artifacts))
+                files = [pools.network.submit(jars.fetch, artifact, row) for artifact in artifacts]
+                needed = [making[env] for env in state.ENGINE_ENVS[engine] if env in making]
+                building.append(pools.engines.submit(_build, engine, row, files, needed))
             _join([*making.values(), *building])
             layout.make_links()
         except BaseException:
             progress.cancel()
-            for pool in (env_pool, net_pool, engine_pool):
-                pool.shutdown(wait=False, cancel_futures=True)
+            pools.cancel()
             raise
     shutil.rmtree(settings.home / "tmp", ignore_errors=True)
-    progress.console.print(f"All environments and engines are installed ({time.monotonic() - began:.0f} s)", highlight=False)
+    took = time.monotonic() - began
+    progress.console.print(f"All environments and engines are installed ({took:.0f} s)", highlight=False)
+
+
+class _Pools(ExitStack):
+    """Threads for each kind of work; those of engines mostly wait for the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.envs, self.network, self.engines = self.all = [
+            self.enter_context(ThreadPoolExecutor(workers)) for workers in (3, 4, 8)
+        ]
+
+    def cancel(self) -> None:
+        for pool in self.all:
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _build(engine: str, row: Row, files: list[Future[Path]], needed: list[Future[None]]) -> None:
