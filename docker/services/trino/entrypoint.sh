@@ -5,7 +5,8 @@
 source "$(dirname "$0")/../common/lib.sh"
 need JAVA_HOME TRINO_HOME TRINO_HOST TRINO_PORT TRINO_DATA_DIR TRINO_HEAP TRINO_QUERY_MEMORY RUN_DIR \
     LAKE_CATALOG_URI LAKE_BRANCH LAKE_PUBLISHED_REF LAKE_WAREHOUSE LAKE_S3_ENDPOINT LAKE_S3_REGION
-secret LAKE_S3_ACCESS_KEY LAKE_S3_SECRET_KEY # the catalogs read them as ${ENV:…}
+# The catalogs read both as ${ENV:…}.
+secret LAKE_S3_ACCESS_KEY LAKE_S3_SECRET_KEY
 etc=$RUN_DIR/etc
 rm -rf "$etc/catalog"
 render "$here/config/config.properties.template" "$etc/config.properties"
