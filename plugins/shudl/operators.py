@@ -1,88 +1,82 @@
-"""Operators for the platform's services. The first three run in the triggerer from their start to their end."""
+"""Operators for the platform's services. A service whose connection points elsewhere is validated only."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
-from airflow.triggers.base import StartTriggerArgs
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from include.platform.catalog import BY_NAME
+from include.platform.endpoints import CONN_IDS, Endpoint
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
 GRACE_S = 60
-"""How much later than the trigger's own deadline Airflow gives it up."""
+"""How much later than the trigger's own deadline Airflow gives the trigger up."""
 
 
 class ServiceOperator(BaseOperator):
-    """A deed on one service, done by the trigger class ``trigger`` of :mod:`shudl.triggers`."""
+    """A deed on one service of the catalogue."""
 
-    trigger: ClassVar[str]
-    start_from_trigger = True
-
-    def __init__(self, *, service: str, timeout_s: int, trigger_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, service: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.service = service
-        self.start_trigger_args = StartTriggerArgs(
-            trigger_cls=f"shudl.triggers.{self.trigger}",
-            trigger_kwargs={"service": service, **(trigger_kwargs or {})},
-            next_method="execute",
-            timeout=timedelta(seconds=timeout_s + GRACE_S),
-        )
 
-    def execute(self, context: Context) -> None:
-        raise RuntimeError(f"{self.task_id} runs in the triggerer; is airflow-triggerer up?")
+    @property
+    def endpoint(self) -> Endpoint:
+        from shudl.endpoints import endpoints
+
+        return endpoints()[CONN_IDS[self.service]]
+
+    @property
+    def external(self) -> bool:
+        from shudl.endpoints import is_external
+
+        return is_external(self.endpoint)
 
 
 class StartService(ServiceOperator):
-    """Start a service unless it runs or is external."""
+    """Start a service unless it runs or is external; does not wait for it. Returns what it was."""
 
-    trigger = "StartTrigger"
     ui_color = "#dbe9f6"
 
-    def __init__(self, *, service: str, **kwargs: Any) -> None:
-        super().__init__(service=service, timeout_s=30, **kwargs)
+    def execute(self, context: Context) -> str:
+        from include.platform.supervisor import Supervisor
+
+        was = "external" if self.external else "stopped" if Supervisor().start(self.service) else "running"
+        self.log.info("%s was %s", self.service, was)
+        return was
 
 
 class WaitForService(ServiceOperator):
-    """Wait until a service is healthy; at most its ``start_timeout_s``."""
+    """Wait until a service is healthy, at most its ``start_timeout_s``. Needs no worker while it waits."""
 
-    trigger = "HealthyTrigger"
     ui_color = "#e6f4ea"
 
-    def __init__(self, *, service: str, **kwargs: Any) -> None:
-        super().__init__(service=service, timeout_s=BY_NAME[service].start_timeout_s, **kwargs)
+    def execute(self, context: Context) -> None:
+        from include.platform.checks import NotHealthy, healthy
+        from shudl.endpoints import endpoints
+        from shudl.triggers import HealthyTrigger
+
+        try:
+            healthy(self.service, endpoints())
+        except NotHealthy as error:
+            self.log.info("%s", error)
+            self.defer(
+                trigger=HealthyTrigger(self.service),
+                method_name="execute",
+                timeout=timedelta(seconds=BY_NAME[self.service].start_timeout_s + GRACE_S),
+            )
 
 
-class StopService(ServiceOperator):
-    """Stop a service. Skipped when ``services`` (a template: names with commas between them) is not empty and lacks it."""
-
-    trigger = "StopTrigger"
-    template_fields: Sequence[str] = ("services",)
-    ui_color = "#f6e0db"
-
-    def __init__(self, *, service: str, services: str, **kwargs: Any) -> None:
-        super().__init__(
-            service=service, timeout_s=BY_NAME[service].stop_timeout_s, trigger_kwargs={"services": services}, **kwargs
-        )
-        self.services = services
-
-
-class CheckService(BaseOperator):
+class CheckService(ServiceOperator):
     """Use a service as ShuDL does; returns the figures that the check saw."""
 
     ui_color = "#fdf3d8"
-
-    def __init__(self, *, service: str, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.service = service
 
     def execute(self, context: Context) -> dict[str, Any]:
         from include.platform.checks import works
@@ -91,6 +85,29 @@ class CheckService(BaseOperator):
         figures = works(self.service, endpoints())
         self.log.info("%s: %s", self.service, figures)
         return figures
+
+
+class StopService(ServiceOperator):
+    """Stop a service and wait until it has ended. Skipped when it is external or not among ``services``.
+
+    ``services`` is a template that renders to names with commas between them; to nothing for all.
+    """
+
+    template_fields: Sequence[str] = ("services",)
+    ui_color = "#f6e0db"
+
+    def __init__(self, *, services: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.services = services
+
+    def execute(self, context: Context) -> str:
+        from include.platform.supervisor import Supervisor
+
+        if self.services and self.service not in self.services.split(","):
+            raise AirflowSkipException(f"{self.service} is not among {self.services}")
+        if self.external:
+            raise AirflowSkipException(f"{self.service} at {self.endpoint.address} is not ours to stop")
+        return "running" if Supervisor().stop(self.service) else "stopped"
 
 
 class WriteBootstrapEvidence(BaseOperator):
@@ -107,24 +124,17 @@ class WriteBootstrapEvidence(BaseOperator):
         from include.platform.evidence import write_evidence
 
         ti, run = context["ti"], context["dag_run"]
-        states = ti.get_task_states(dag_id=run.dag_id, run_ids=[run.run_id]).get(run.run_id, {})
-        services = {
-            service: {
-                deed: {"state": states.get(task_id) or "none", **_figures(ti, task_id)} for deed, task_id in deeds.items()
-            }
-            for service, deeds in self.tasks.items()
-        }
-        bad = [self.tasks[s][deed] for s, deeds in services.items() for deed, seen in deeds.items() if seen["state"] == "failed"]
+        done = {crumb["task_id"]: crumb for crumb in ti.get_task_breadcrumbs(run.dag_id, run.run_id)}
+        services: dict[str, dict[str, Any]] = {}
+        bad = []
+        for service, deeds in self.tasks.items():
+            services[service] = {"was": ti.xcom_pull(task_ids=deeds["start"]), "figures": ti.xcom_pull(task_ids=deeds["works"])}
+            for deed, task_id in deeds.items():
+                crumb = done.get(task_id, {"state": None, "duration": None})
+                services[service][deed] = {"state": crumb["state"], "seconds": crumb["duration"]}
+                if crumb["state"] == "failed":
+                    bad.append(task_id)
         path = write_evidence(run.dag_id, run.run_id, {"ok": not bad, "failed": bad, "services": services})
         if bad:
             raise AirflowFailException(f"failed: {', '.join(bad)}; figures in {path}")
         return str(path)
-
-
-def _figures(ti: RuntimeTaskInstance, task_id: str) -> dict[str, Any]:
-    for key in ("return_value", "error"):
-        # A value that a trigger pushed comes back as JSON text.
-        if (value := ti.xcom_pull(task_ids=task_id, key=key)) is not None:
-            value = json.loads(value) if isinstance(value, str) else value
-            return value if isinstance(value, dict) else {key: value}
-    return {}
