@@ -6,9 +6,14 @@ import argparse
 import asyncio
 import logging
 import os
+import resource
 import signal
 import sys
+import threading
 from pathlib import Path
+from types import FrameType
+
+STOP_TIMEOUT_S = 15
 
 
 def _arguments() -> argparse.Namespace:
@@ -27,6 +32,12 @@ def _environment(name: str) -> str:
     return value
 
 
+def _give_up() -> None:
+    logging.getLogger("chdb_front").error("a query did not stop within %d s; what it wrote may be incomplete", STOP_TIMEOUT_S)
+    logging.shutdown()
+    os._exit(1)
+
+
 def main() -> int:
     """Serve until SIGTERM or SIGINT; 0 after a clean stop."""
     args = _arguments()
@@ -35,6 +46,8 @@ def main() -> int:
     if not password:
         sys.exit(f"chdb_front: CLICKHOUSE_PASSWORD_FILE={os.environ['CLICKHOUSE_PASSWORD_FILE']} is empty")
     memory_bytes = int(_environment("CLICKHOUSE_MEMORY_BYTES"))
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     os.environ.setdefault("TZ", "UTC")  # the engine takes its time zone from here, not from its configuration
 
     import uvicorn
@@ -42,6 +55,14 @@ def main() -> int:
     from include.serving.chdb_front.app import Front
     from include.serving.chdb_front.engine import Engine
     from include.serving.chdb_front.request import User
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            """Stop, or end the process when that takes too long."""
+            deadline = threading.Timer(STOP_TIMEOUT_S, _give_up)
+            deadline.daemon = True
+            deadline.start()
+            super().handle_exit(sig, frame)
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("uvicorn").setLevel(logging.ERROR)
@@ -66,11 +87,8 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal again once it has stopped
     logging.getLogger("chdb_front").info("ClickHouse %s at http://%s:%d", engine.version, args.host, args.port)
-    asyncio.run(uvicorn.Server(config).serve())
-    if not front.close():
-        logging.getLogger("chdb_front").error("a query did not stop in time; its writes may be incomplete")
-        logging.shutdown()
-        os._exit(1)
+    asyncio.run(Server(config).serve())
+    front.close()
     return 0
 
 

@@ -17,7 +17,7 @@ import chdb
 from chdb import _chdb
 
 from include.serving.chdb_front import sql
-from include.serving.chdb_front.errors import SYNTAX_ERROR, ClickHouseError
+from include.serving.chdb_front.errors import INTO_OUTFILE_NOT_ALLOWED, SYNTAX_ERROR, ClickHouseError
 
 _KILL_MARK = b"Settings['log_comment']"
 """The engine makes its own query ids; ours travel in this setting, which system.processes shows."""
@@ -111,12 +111,17 @@ class Engine:
         self.kill(_KILL_MARK + b" = " + sql.quote(query_id))
 
     def kind(self, text: bytes) -> Kind:
-        """Raises ClickHouseError for more than one statement."""
+        """Raises ClickHouseError for what a server refuses too: no statement, several, and files written on its side."""
+        keyword = sql.keyword(text)
+        if not keyword:
+            raise ClickHouseError(SYNTAX_ERROR, "Empty query")
         found = self._control._conn.classify_query(text)
         if found["statement_count"] > 1:
             raise ClickHouseError(SYNTAX_ERROR, "Multi-statements are not allowed")
+        if sql.writes_outfile(text):
+            raise ClickHouseError(INTO_OUTFILE_NOT_ALLOWED, "INTO OUTFILE is not allowed")
         name = found["query_class"].name
-        return Kind(name == "READ_ONLY", name != "UNKNOWN", sql.keyword(text))
+        return Kind(name == "READ_ONLY", name != "UNKNOWN", keyword)
 
 
 def _owner(path: Path) -> str:

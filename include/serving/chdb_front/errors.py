@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+BAD_ARGUMENTS = (36, "BAD_ARGUMENTS")
 NOT_IMPLEMENTED = (48, "NOT_IMPLEMENTED")
 LOGICAL_ERROR = (49, "LOGICAL_ERROR")
 SYNTAX_ERROR = (62, "SYNTAX_ERROR")
@@ -15,8 +16,8 @@ QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING = (216, "QUERY_WITH_SAME_ID_IS_ALREADY_RUN
 QUERY_IS_TOO_LARGE = (229, "QUERY_IS_TOO_LARGE")
 SESSION_NOT_FOUND = (372, "SESSION_NOT_FOUND")
 SESSION_IS_LOCKED = (373, "SESSION_IS_LOCKED")
+INTO_OUTFILE_NOT_ALLOWED = (358, "INTO_OUTFILE_NOT_ALLOWED")
 INVALID_SESSION_TIMEOUT = (374, "INVALID_SESSION_TIMEOUT")
-BAD_REQUEST_PARAMETER = (408, "BAD_REQUEST_PARAMETER")
 AUTHENTICATION_FAILED = (516, "AUTHENTICATION_FAILED")
 STD_EXCEPTION = (1001, "STD_EXCEPTION")
 
@@ -35,6 +36,7 @@ _STATUS = {
 }
 
 _ENGINE_TEXT = re.compile(r"Code: (\d+)\. DB::Exception: (.*)", re.S)
+_REPEATED = re.compile(r"^(Code: \d+\. DB::Exception: )\1+")
 _VERSION = re.compile(r"\s*\(version [^)]*\)\s*$")
 
 
@@ -56,4 +58,4 @@ class ClickHouseError(Exception):
         found = _ENGINE_TEXT.search(str(error))
         if not found:
             return cls(STD_EXCEPTION, str(error))
-        return cls((int(found[1]), ""), _VERSION.sub("", found[0]).rstrip())
+        return cls((int(found[1]), ""), _REPEATED.sub(r"\1", _VERSION.sub("", found[0]).rstrip()))

@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from include.serving.chdb_front.compression import Decoder
 from include.serving.chdb_front.engine import Context
-from include.serving.chdb_front.errors import AUTHENTICATION_FAILED, BAD_REQUEST_PARAMETER, NOT_IMPLEMENTED, ClickHouseError
+from include.serving.chdb_front.errors import AUTHENTICATION_FAILED, BAD_ARGUMENTS, NOT_IMPLEMENTED, ClickHouseError
 
 MAX_QUERY_BYTES = 4 << 20
 CHUNK_BYTES = 1 << 20
@@ -82,9 +82,9 @@ class Query:
         self.query_id = params.get("query_id") or request.headers.get("x-clickhouse-query-id") or str(uuid.uuid4())
         self.default_format = params.get("default_format") or request.headers.get("x-clickhouse-format") or "TabSeparated"
         if not (self.query_id.isascii() and self.query_id.isprintable()):
-            raise ClickHouseError(BAD_REQUEST_PARAMETER, "query_id: must be printable ASCII")
+            raise ClickHouseError(BAD_ARGUMENTS, "query_id: must be printable ASCII")
         if not self.default_format.isalnum():
-            raise ClickHouseError(BAD_REQUEST_PARAMETER, f"default_format={self.default_format}: must be the name of a format")
+            raise ClickHouseError(BAD_ARGUMENTS, f"default_format={self.default_format}: must be the name of a format")
         self.session_id = params.get("session_id", "")
         self.wait_for_end = self.flag("wait_end_of_query")
         self._has_body = request.method != "GET"

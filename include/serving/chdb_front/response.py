@@ -97,6 +97,7 @@ class Response:
 
     async def _write(self, message: dict) -> None:
         try:
-            await asyncio.wait_for(self._send(message), SEND_TIMEOUT_S)
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                await self._send(message)
         except (TimeoutError, OSError):
             raise Gone from None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 _TOKEN = re.compile(
     rb"""(?P<skip>\s++|--[^\n]*+|\#[!\ ][^\n]*+|/\*.*?\*/)
@@ -128,6 +129,13 @@ def to_outfile(sql: bytes, path: str, default_format: str) -> tuple[bytes, str]:
     if at is None:
         return body + into + f"FORMAT {default_format}".encode(), default_format
     return body[: found[at].start] + into + body[found[at].start :], found[at + 1].text.decode()
+
+
+def writes_outfile(sql: bytes) -> bool:
+    """Whether the statement has an INTO OUTFILE clause of its own."""
+    if b"OUTFILE" not in sql.upper():
+        return False
+    return any(token.word == b"INTO" and following.word == b"OUTFILE" for token, following in pairwise(tokens(sql)))
 
 
 def replace_query_id(sql: bytes, column: bytes) -> bytes:
