@@ -110,6 +110,8 @@ def reconcile_job(job: TableJob, lake: Lake, endpoints: Endpoints) -> list[str]:
         "table.local-time-zone": "UTC",
         "table.exec.iceberg.use-v2-sink": "true",
         "table.dml-sync": "false",
+        # One partition and parallelism 1 keep a key's changes in order, so the sink needs no state to put them in order.
+        "table.exec.sink.upsert-materialize": "NONE",
     }
     checkpoint = job.latest_checkpoint()
     if checkpoint:
