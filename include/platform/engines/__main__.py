@@ -48,7 +48,7 @@ def only_one() -> Iterator[int]:
             except BlockingIOError:
                 holder = os.pread(fd, 20, 0).decode().strip()
                 if not waiting:
-                    say(f"Another ./shudl (process {holder}, or what it started) installs into {settings.home}: waiting.")
+                    say(f"Waiting: process {holder}, or what it started, installs into {settings.home}.")
                     waiting = True
                 if time.monotonic() > deadline:
                     raise EngineError(
@@ -123,6 +123,8 @@ def main(arguments: list[str]) -> int:
             return 0
         state.check_platform()
         with only_one() as lock_fd:
+            if not arguments and state.is_complete():  # by the one that this one waited for
+                return 0
             use_tools()
             if arguments:
                 from include.platform.engines.lock import make_locks

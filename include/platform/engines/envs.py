@@ -51,14 +51,21 @@ def uv(*arguments: str | Path, row: Row | None = None, lock_fd: int | None = Non
 
 
 def install(env: str, row: Row, lock_fd: int) -> None:
-    """Makes ``env`` from nothing as its lock says; every file is checked against the lock's hashes."""
+    """Makes ``env`` as its lock says; every file is checked against the lock's hashes.
+
+    One that was complete under another lock is changed in place, anything else is made from nothing.
+    """
     folder = settings.envs / env
     digest = state.env_digest(env)
     row.start("making the environment")
-    state.remove(folder)
-    uv("venv", "--python", state.base_python(), "--no-python-downloads", folder, row=row, lock_fd=lock_fd)
+    if state.stamp_of(folder).startswith(state.env_place(env)):
+        (folder / ".stamp").unlink()
+    else:
+        state.remove(folder)
+        uv("venv", "--python", state.base_python(), "--no-python-downloads", folder, row=row, lock_fd=lock_fd)
     options = ["--python", settings.python(env), "--require-hashes"]
     options += ["--build-constraints", state.BUILD_LOCK, "--require-build-hashes"]
+    options += ["--preview-features", "build-dependency-hashes"]
     if env in WHEELS_OF:
         options += ["--python-version", WHEELS_OF[env]]
     uv("pip", "sync", *options, state.ENV_LOCKS[env], row=row, lock_fd=lock_fd)

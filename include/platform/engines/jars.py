@@ -13,8 +13,8 @@ from pathlib import Path
 
 import requests
 from jgo.config import GlobalSettings
-from jgo.maven import MavenContext, PythonResolver
 from jgo.maven import Artifact as JgoArtifact
+from jgo.maven import MavenContext, PythonResolver
 
 from include.platform.engines.errors import EngineError
 from include.platform.engines.progress import Row

@@ -81,10 +81,15 @@ def _digest(*parts: str | bytes) -> str:
     return digest.hexdigest()
 
 
+def env_place(env: str) -> str:
+    """Changes when the environment has to be made from nothing: its interpreter, or where it stands."""
+    return _digest(base_python(), str(settings.envs / env))
+
+
 def env_digest(env: str) -> str:
-    """Changes when the environment has to be made anew: its lock, its interpreter, or where it stands."""
+    """Changes when the environment is not as it should be: its place or its lock."""
     locks = [HERE / "tools.txt"] if env == TOOLS else [ENV_LOCKS[env], BUILD_LOCK]
-    return _digest(base_python(), str(settings.envs / env), *(lock.read_bytes() for lock in locks))
+    return f"{env_place(env)} {_digest(*(lock.read_bytes() for lock in locks))}"
 
 
 def engine_digest(engine: str) -> str:
@@ -93,11 +98,16 @@ def engine_digest(engine: str) -> str:
     return _digest(json.dumps(jars_lock().get(engine, {})), (HERE / "layout.py").read_bytes(), *envs)
 
 
-def is_current(folder: Path, digest: str) -> bool:
+def stamp_of(folder: Path) -> str:
+    """What ``folder`` was stamped with; empty for one that is missing or incomplete."""
     try:
-        return (folder / ".stamp").read_text() == digest
+        return (folder / ".stamp").read_text()
     except OSError:
-        return False
+        return ""
+
+
+def is_current(folder: Path, digest: str) -> bool:
+    return stamp_of(folder) == digest
 
 
 def stamp(folder: Path, digest: str) -> None:
