@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import typer
 
@@ -206,18 +207,31 @@ def main() -> None:
         os.environ[name] = ",".join(filter(None, (os.environ.get(name), LOCAL)))
     try:
         app(prog_name="./shudl")
+        code = OK
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else OK
     except CliError as error:
         complain(str(error))
-        sys.exit(error.code)
+        code = error.code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(FAILED)
+        code = FAILED
     except Exception as error:
         if type(error).__module__.startswith("include."):
             complain(str(error))
         else:
             complain(f"Unexpected {type(error).__name__}: {str(error).partition(chr(10))[0]}. The details are in {_record(error)}")
-        sys.exit(FAILED)
+        code = FAILED
+    _leave(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End now. Threads that still wait for a store which does not answer are left behind."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if threading.active_count() > 1:
+        os._exit(code)
+    sys.exit(code)
 
 
 def _record(error: Exception) -> Path:

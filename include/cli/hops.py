@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.table import Table
 from rich.text import Text
 
 from include.cli.console import Board, seconds
 
+if TYPE_CHECKING:
+    from include.cdc.status import HopReading
+
 RATE_OVER_S = 10.0
 LINE_EVERY_S = 5.0
 SLOW_S = 30.0
-
-
-@dataclass(frozen=True)
-class Hop:
-    """What one store holds now; None where it cannot be told."""
-
-    name: str
-    rows: int | None
-    lag_s: float | None
 
 
 class HopBoard:
@@ -32,7 +25,7 @@ class HopBoard:
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self._hops: list[Hop] = []
+        self._hops: list[HopReading] = []
         self._history: dict[str, deque[tuple[float, int]]] = {}
         self._last_line = 0.0
         self._board = Board(self._draw)
@@ -45,7 +38,7 @@ class HopBoard:
         self._line()
         self._board.__exit__(kind, error, trace)
 
-    def show(self, hops: list[Hop], now: float | None = None) -> None:
+    def show(self, hops: list[HopReading], now: float | None = None) -> None:
         """Take over new figures; ``now`` is a ``time.monotonic()``."""
         now = time.monotonic() if now is None else now
         self._hops = hops
@@ -71,7 +64,7 @@ class HopBoard:
         if self._hops:
             self._board.changed("  →  ".join(self._brief(hop) for hop in self._hops))
 
-    def _brief(self, hop: Hop) -> str:
+    def _brief(self, hop: HopReading) -> str:
         rows = "?" if hop.rows is None else f"{hop.rows:,}"
         return f"{hop.name} {rows}" + ("" if hop.lag_s is None else f" ({hop.lag_s:.1f} s behind)")
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import socket
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from include.cli.state import Parallel, ServiceState, survey
 from include.platform.catalog import BY_NAME
 from include.platform.settings import Settings, settings
 
-LATE_S = 1.0
+LATE_S = 4.0
 """How much longer than the services the pipelines and the disk may take; after that they are left out."""
 STYLES = {"healthy": "green", "stopped": "dim", "unhealthy": "red", "failed": "red"}
 
@@ -43,10 +45,17 @@ def _rss_mb(state: ServiceState, by_parent: dict[int, list[int]]) -> int:
 
 
 def _pipelines(s: Settings) -> list[dict[str, Any]]:
-    from include.cdc.status import pipelines
     from include.platform.endpoints import local_endpoints
 
-    return pipelines(local_endpoints(s))
+    endpoints = local_endpoints(s)
+    kafka = endpoints["shudl_kafka"]
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        if probe.connect_ex((kafka.host, kafka.port)):
+            return []
+    from include.cdc.status import pipelines
+
+    return pipelines(endpoints)
 
 
 def _bytes(folder: Path) -> int:
@@ -122,15 +131,26 @@ def show(found: dict[str, Any], as_json: bool) -> None:
 
 
 def _show_pipelines(pipelines: list[dict[str, Any]]) -> None:
-    if not pipelines:
-        return
-    table = Table(box=None, pad_edge=False, header_style="dim", title="\nPipelines", title_justify="left", title_style="bold")
-    headers = [key for key, value in pipelines[0].items() if not isinstance(value, (list, dict))]
-    for header in headers:
-        table.add_column(header.replace("_", " "))
     for pipeline in pipelines:
-        table.add_row(*(str(pipeline.get(header, "")) for header in headers))
-    out.print(table)
+        proof = pipeline["proof"]
+        proved = f"last proof: {proof['unresolved']} unresolved, {proof['written_at']}" if proof else "not proved yet"
+        out.print()
+        say(f"[bold]{pipeline['source']}[/]  connector {_coloured(pipeline['connector'], 'RUNNING')} · {proved}")
+        if pipeline["reason"]:
+            out.print(Text(f"  {pipeline['reason']}", style="red"), soft_wrap=True)
+        table = Table(box=None, pad_edge=False, header_style="dim")
+        for header, justify in (("table", "left"), ("mode", "left"), ("Flink job", "left"), ("changes behind", "right"), ("last commit", "right")):
+            table.add_column(header, justify=justify, no_wrap=True)
+        for row in pipeline["tables"]:
+            behind = "" if row["behind"] is None else f"{row['behind']:,}"
+            committed = row["committed_at_ms"]
+            ago = f"{seconds(max(0.0, time.time() - committed / 1000))} ago" if committed else ""
+            table.add_row(row["table"], row["mode"], _coloured(row["job"], "RUNNING"), behind, ago)
+        out.print(table)
+
+
+def _coloured(state: str | None, good: str) -> str:
+    return f"[{'green' if state == good else 'red' if state else 'dim'}]{state or 'unknown'}[/]"
 
 
 def _show_disk(found: dict[str, Any]) -> None:

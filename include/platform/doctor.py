@@ -196,7 +196,7 @@ def _neighbour(s: Settings) -> Path | None:
             continue
         config = Path(command[command.index("-c") + 1])
         try:
-            if config != Supervisor(s).config_file and f"port={s.host}:{s.port('supervisor')}\n" in config.read_text():
+            if not config.is_relative_to(s.home) and f"port={s.host}:{s.port('supervisor')}\n" in config.read_text():
                 return config
         except OSError:
             continue
