@@ -129,9 +129,9 @@ class Front:
         await query.read_form()
         body = query.chunks()
         head, insert = await _head(body)
-        kind = None if insert else self._engine.kind(head)
+        kind = None if insert else await asyncio.to_thread(self._engine.kind, head)
         if query.method == "GET" and (kind is None or (kind.known and not kind.read_only)):
-            raise ClickHouseError(READONLY, "Cannot execute query in readonly mode. For queries over HTTP, method GET implies readonly")
+            raise ClickHouseError(READONLY, "Cannot execute query in readonly mode: the method GET only reads; use POST")
         async with self._admitted(_Job(query, request, response, entry)) as job:
             if insert:
                 last = await self._insert(job, insert, head, body)
@@ -148,7 +148,7 @@ class Front:
         if query.query_id in self._running:
             raise ClickHouseError(QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING, f"Query with id = {query.query_id} is already running.")
         if query.session_id:
-            session = self._sessions.acquire(query.session_id, query.params.get("session_timeout", ""), query.flag("session_check"))
+            session = self._sessions.acquire(query.session_id, query.session_timeout, query.flag("session_check"))
         self._running.add(query.query_id)
         try:
             await self._queue()
@@ -217,20 +217,21 @@ class Front:
                     await task
 
     async def _stream(self, job: _Job, text: bytes) -> Last:
+        """Let the engine write the result, in any of its formats, into a pipe, and send what comes out of that."""
         source, sink = os.pipe()
-        text, output_format = sql.to_outfile(text, f"/dev/fd/{sink}", job.query.default_format)
-        job.response.result(output_format)
 
-        def produce(*call: Any) -> ch.Summary:
+        def produce(connection: Any, *call: Any) -> ch.Summary:
             try:
-                return ch.read(*call)
+                statement, output_format = sql.to_outfile(text, f"/dev/fd/{sink}", job.query.default_format)
+                job.response.result(output_format)
+                return ch.read(connection, statement, *call)
             finally:
-                os.close(sink)
+                os.close(sink)  # held open until here: the pipe must not end before the engine has opened it
 
-        query = asyncio.create_task(self._work(produce, job, text))
-        reader = asyncio.StreamReader(limit=CHUNK_BYTES)
         loop = asyncio.get_running_loop()
+        reader = asyncio.StreamReader(limit=CHUNK_BYTES)
         pipe, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(source, "rb", 0))
+        query = asyncio.create_task(self._work(produce, job))
         try:
             with tempfile.SpooledTemporaryFile(SPOOL_BYTES, dir=self._spool_dir) as spool:
                 while (job.query.wait_for_end or spool.tell() < CHUNK_BYTES) and (piece := await reader.read(CHUNK_BYTES)):
@@ -251,8 +252,9 @@ class Front:
             return job.response.end
         finally:
             pipe.close()
-            if not query.done():
+            while not query.done():
                 await asyncio.to_thread(self._engine.kill_query, job.query.query_id)
+                await asyncio.wait([query], timeout=0.5)
             await asyncio.gather(query, return_exceptions=True)
 
 

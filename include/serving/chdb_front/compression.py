@@ -24,7 +24,8 @@ class Decoder:
 
     def __init__(self, encoding: str) -> None:
         if encoding not in ("", "identity") and encoding not in _DECODERS:
-            raise ClickHouseError(UNKNOWN_COMPRESSION_METHOD, f"Content-Encoding {encoding}: must be one of {', '.join(_DECODERS)}")
+            text = f"Content-Encoding {encoding}: must be one of {', '.join(_DECODERS)}"
+            raise ClickHouseError(UNKNOWN_COMPRESSION_METHOD, text)
         self._new = _DECODERS.get(encoding)
         self._frame = self._new() if self._new else None
         self._started = False

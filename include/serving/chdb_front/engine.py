@@ -157,7 +157,8 @@ def _snapshot(connection: Any, context: Context) -> list[bytes]:
         for name, value, changed in map(json.loads, rows.splitlines()):
             undo.append(b"SET " + sql.quote_name(name) + b" = " + (sql.quote(value) if changed else b"DEFAULT"))
     if context.database:
-        undo.append(b"USE " + sql.quote_name(connection.query("SELECT currentDatabase()", "TSVRaw").bytes().decode().rstrip("\n")))
+        current = connection.query("SELECT currentDatabase()", "TSVRaw").bytes().decode().rstrip("\n")
+        undo.append(b"USE " + sql.quote_name(current))
     return undo
 
 
@@ -185,7 +186,9 @@ def run(connection: Any, text: bytes, default_format: str, context: Context, res
         raise ClickHouseError.from_engine(error) from None
 
 
-def insert(connection: Any, statement: bytes, data_format: str, chunks: Iterable[bytes], context: Context, restore: bool) -> Summary:
+def insert(
+    connection: Any, statement: bytes, data_format: str, chunks: Iterable[bytes], context: Context, restore: bool
+) -> Summary:
     """Run an INSERT over ``chunks`` of data. Any error, also of the iterable, ends it without a commit of what is left."""
     try:
         with _applied(connection, context, restore):

@@ -16,7 +16,7 @@ from include.serving.chdb_front.compression import Decoder
 from include.serving.chdb_front.engine import Context
 from include.serving.chdb_front.errors import AUTHENTICATION_FAILED, BAD_ARGUMENTS, NOT_IMPLEMENTED, ClickHouseError
 
-MAX_QUERY_BYTES = 4 << 20
+MAX_QUERY_BYTES = 1 << 20
 CHUNK_BYTES = 1 << 20
 
 _NOT_SETTINGS = {
@@ -67,7 +67,8 @@ def query_params(request: Request) -> dict[str, str]:
 
 def has_credentials(request: Request) -> bool:
     """Whether the request says who it comes from, rightly or not."""
-    return bool({"authorization", "x-clickhouse-user", "x-clickhouse-key"} & set(request.headers)) or "user" in query_params(request)
+    headers = {"authorization", "x-clickhouse-user", "x-clickhouse-key"}
+    return bool(headers & set(request.headers)) or "user" in query_params(request)
 
 
 class Query:
@@ -77,7 +78,7 @@ class Query:
         self._request, self.params = request, params
         for name in ("compress", "decompress"):
             if self.flag(name):
-                raise ClickHouseError(NOT_IMPLEMENTED, f"{name}=1 (blocks of native compression); use HTTP's Content-Encoding instead")
+                raise ClickHouseError(NOT_IMPLEMENTED, f"{name}=1 (native compression); use Content-Encoding instead")
         self.method = request.method
         self.query_id = params.get("query_id") or request.headers.get("x-clickhouse-query-id") or str(uuid.uuid4())
         self.default_format = params.get("default_format") or request.headers.get("x-clickhouse-format") or "TabSeparated"
@@ -86,6 +87,7 @@ class Query:
         if not self.default_format.isalnum():
             raise ClickHouseError(BAD_ARGUMENTS, f"default_format={self.default_format}: must be the name of a format")
         self.session_id = params.get("session_id", "")
+        self.session_timeout = params.get("session_timeout", "")
         self.wait_for_end = self.flag("wait_end_of_query")
         self._has_body = request.method != "GET"
         self._decoder = Decoder(request.headers.get("content-encoding", "").lower())
@@ -116,7 +118,7 @@ class Query:
         async with self._request.form(max_part_size=MAX_QUERY_BYTES) as form:
             for name, value in form.multi_items():
                 if not isinstance(value, str):
-                    raise ClickHouseError(NOT_IMPLEMENTED, f"{name}: external tables; insert the rows into a temporary table instead")
+                    raise ClickHouseError(NOT_IMPLEMENTED, f"{name}: external table; use a temporary table instead")
                 self.params[name] = value
 
     async def chunks(self) -> AsyncIterator[bytes]:

@@ -44,7 +44,8 @@ class Response:
         """Say that the answer is a result in ``output_format``."""
         kind = next((kind for name, kind in _TEXT.items() if output_format.startswith(name)), "text/plain")
         self.headers["X-ClickHouse-Format"] = output_format
-        self.headers["Content-Type"] = "application/octet-stream" if output_format.startswith(_BINARY) else f"{kind}; charset=UTF-8"
+        binary = output_format.startswith(_BINARY)
+        self.headers["Content-Type"] = "application/octet-stream" if binary else f"{kind}; charset=UTF-8"
 
     def summary(self, summary: Summary) -> None:
         self.headers["X-ClickHouse-Summary"] = json.dumps({name: str(value) for name, value in asdict(summary).items()})

@@ -45,18 +45,20 @@ class Sessions:
         ``timeout`` is in seconds (empty: 60) and starts anew with each release. Beyond the limit on sessions the
         idle one that was used longest ago is closed.
         """
-        if not (timeout or "60").isdigit() or int(timeout or DEFAULT_TIMEOUT_S) > MAX_TIMEOUT_S:
-            raise ClickHouseError(INVALID_SESSION_TIMEOUT, f"session_timeout={timeout}: must be a number of seconds up to {MAX_TIMEOUT_S}")
+        timeout = timeout or str(DEFAULT_TIMEOUT_S)
+        if not timeout.isdigit() or int(timeout) > MAX_TIMEOUT_S:
+            text = f"session_timeout={timeout}: must be a number of seconds up to {MAX_TIMEOUT_S}"
+            raise ClickHouseError(INVALID_SESSION_TIMEOUT, text)
         self.expire()
         session = self._open.get(session_id)
         if session is None:
             if must_exist:
                 raise ClickHouseError(SESSION_NOT_FOUND, f"Session {session_id} not found")
             self._make_room()
-            session = self._open[session_id] = Session(self._connect(), DEFAULT_TIMEOUT_S)
+            session = self._open[session_id] = Session(self._connect(), int(timeout))
         elif session.busy:
             raise ClickHouseError(SESSION_IS_LOCKED, f"Session {session_id} is locked by a concurrent client")
-        session.timeout_s = int(timeout or DEFAULT_TIMEOUT_S)
+        session.timeout_s = int(timeout)
         session.busy = True
         return session
 

@@ -74,10 +74,10 @@ def insert_with_data(head: bytes, complete: bool) -> Insert | None:
             named = token.word not in (b"INTO", b"TABLE", b"FUNCTION")
         elif previous == b"." or token.depth > 1:
             pass
-        elif token.word in ((b"SELECT", b"WITH", b"FROM", b"WATCH") if token.depth == 0 else (b"SELECT", b"WITH") * (previous == b"(")):
-            return None
         elif token.word in (b"FORMAT", b"VALUES") and token.depth == 0:
             return _data(head, complete, token, next(stream, None))
+        elif token.word in (b"SELECT", b"WITH", b"FROM", b"WATCH") and (token.depth == 0 or previous == b"("):
+            return None
         previous = token.text
     return None
 
