@@ -128,12 +128,14 @@ class WriteBootstrapEvidence(BaseOperator):
         services: dict[str, dict[str, Any]] = {}
         bad = []
         for service, deeds in self.tasks.items():
-            services[service] = {"was": ti.xcom_pull(task_ids=deeds["start"]), "figures": ti.xcom_pull(task_ids=deeds["works"])}
+            seen = services[service] = {}
             for deed, task_id in deeds.items():
                 crumb = done.get(task_id, {"state": None, "duration": None})
-                services[service][deed] = {"state": crumb["state"], "seconds": crumb["duration"]}
+                seen[deed] = {"state": crumb["state"], "seconds": crumb["duration"]}
                 if crumb["state"] == "failed":
                     bad.append(task_id)
+            seen["start"]["was"] = ti.xcom_pull(task_ids=deeds["start"])
+            seen["works"]["figures"] = ti.xcom_pull(task_ids=deeds["works"])
         path = write_evidence(run.dag_id, run.run_id, {"ok": not bad, "failed": bad, "services": services})
         if bad:
             raise AirflowFailException(f"failed: {', '.join(bad)}; figures in {path}")
