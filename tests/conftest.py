@@ -1,6 +1,6 @@
 """The tests' platform lives beside the user's: a state folder of its own within the user's, and the next port block.
 
-Environments and engines are shared by symbolic links. ``SHUDL_TEST_KEEP=1`` goes on with the last session's platform
+Both share environments and engines. ``SHUDL_TEST_KEEP=1`` goes on with the last session's platform
 instead of beginning from nothing (for people who write tests).
 """
 
@@ -13,9 +13,7 @@ from pathlib import Path
 _base = Path(os.environ.get("SHUDL_HOME") or Path(__file__).resolve().parents[1] / ".shudl").absolute()
 _home = _base / "test"
 _home.mkdir(parents=True, exist_ok=True)
-for _shared in ("envs", "engines"):
-    if not (_home / _shared).is_symlink():
-        (_home / _shared).symlink_to(_base / _shared)
+os.environ.setdefault("SHUDL_INSTALL", str(_base))
 os.environ["SHUDL_HOME"] = str(_home)
 os.environ["SHUDL_PORT_BASE"] = str(int(os.environ.get("SHUDL_PORT_BASE") or 21000) + 100)
 
@@ -32,8 +30,7 @@ def pytest_sessionstart(session) -> None:
 
     Supervisor().shutdown()
     for path in _home.iterdir():
-        if not path.is_symlink():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def pytest_collection_modifyitems(items) -> None:

@@ -3,6 +3,7 @@
 One object, :data:`settings`, read from the environment once:
 
 ``SHUDL_HOME``       folder of everything that ShuDL installs and writes (default ``<checkout>/.shudl``)
+``SHUDL_INSTALL``    folder of the environments and engines, when several platforms share them (default ``SHUDL_HOME``)
 ``SHUDL_PORT_BASE``  first port of the block of 100 that the services use (default 21000)
 """
 
@@ -61,14 +62,16 @@ class Settings:
     home: Path
     port_base: int
     host: str = "127.0.0.1"
+    install: Path | None = None
 
     @classmethod
     def from_env(cls) -> Settings:
         home = Path(os.environ.get("SHUDL_HOME") or ROOT / ".shudl").expanduser().absolute()
+        install = Path(os.environ.get("SHUDL_INSTALL") or home).expanduser().absolute()
         raw = os.environ.get("SHUDL_PORT_BASE") or "21000"
         if not raw.isdigit() or not 1024 <= int(raw) <= 65435:
             raise SettingsError(f"SHUDL_PORT_BASE={raw}: must be a number from 1024 to 65435")
-        return cls(home=home, port_base=int(raw))
+        return cls(home=home, port_base=int(raw), install=install)
 
     def port(self, name: str) -> int:
         """The TCP port called ``name`` in :data:`PORT_OFFSETS`."""
@@ -83,14 +86,25 @@ class Settings:
         return path
 
     @cached_property
+    def installed(self) -> Path:
+        """What the locks name, as :mod:`include.platform.engines` installs it."""
+        path = self.install or self.home
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    @cached_property
     def envs(self) -> Path:
         """Python environments: ``envs/<name>/bin/python``."""
-        return self._folder("envs")
+        path = self.installed / "envs"
+        path.mkdir(exist_ok=True)
+        return path
 
     @cached_property
     def engines(self) -> Path:
         """Unpacked engines: ``engines/<name>``."""
-        return self._folder("engines")
+        path = self.installed / "engines"
+        path.mkdir(exist_ok=True)
+        return path
 
     @cached_property
     def logs(self) -> Path:

@@ -43,10 +43,8 @@ class Checkout:
     """A state folder with the installed engines, and programs run on it."""
 
     def __init__(self, home: Path, base: int) -> None:
-        self.settings = Settings(home, base)
+        self.settings = Settings(home, base, install=settings.installed)
         self.env = os.environ | {"SHUDL_HOME": str(home), "SHUDL_PORT_BASE": str(base), "PYTHONPATH": str(ROOT), "COLUMNS": "120"}
-        for folder in ("envs", "engines"):
-            (home / folder).symlink_to(settings.home / folder)
 
     def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "include.cli", *arguments]

@@ -68,12 +68,10 @@ def test_locks_name_no_host_and_no_path(lock: Path) -> None:
 
 def test_all_is_installed_and_a_second_setup_takes_no_time() -> None:
     assert state.is_complete()
-    took = []
-    for _ in range(3):
-        began = time.monotonic()
-        subprocess.run([ROOT / "shudl", "setup"], check=True, cwd="/", timeout=60)
-        took.append(time.monotonic() - began)
-    assert min(took) < 1
+    before = os.times()
+    subprocess.run([ROOT / "shudl", "setup"], check=True, cwd="/", timeout=60)
+    after = os.times()
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 0.5
 
 
 @pytest.mark.parametrize(
@@ -188,10 +186,13 @@ def maven(tmp_path: Path) -> Iterator[dict[str, str]]:
         "M2_REPO": str(tmp_path / "m2"),
         "PYTHONPATH": str(ROOT),
         "SHUDL_HOME": str(home),
+        "SHUDL_INSTALL": str(home),
         "NO_PROXY": "127.0.0.1",
     }
     server.shutdown()
     server.server_close()
+    shutil.rmtree(home)
+    shutil.rmtree(tmp_path / "m2", ignore_errors=True)
 
 
 INSTALL = """

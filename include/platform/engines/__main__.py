@@ -36,8 +36,7 @@ def only_one() -> Iterator[int]:
 
     Children that inherit the descriptor hold the lock until they end.
     """
-    settings.home.mkdir(parents=True, exist_ok=True)
-    fd = os.open(settings.home / "install.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fd = os.open(settings.installed / "install.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         deadline = time.monotonic() + WAIT_S
         waiting = False
@@ -48,11 +47,11 @@ def only_one() -> Iterator[int]:
             except BlockingIOError:
                 holder = os.pread(fd, 20, 0).decode().strip()
                 if not waiting:
-                    say(f"Waiting: process {holder}, or what it started, installs into {settings.home}.")
+                    say(f"Waiting: process {holder}, or what it started, installs into {settings.installed}.")
                     waiting = True
                 if time.monotonic() > deadline:
                     raise EngineError(
-                        f"process {holder} has been installing into {settings.home} for {WAIT_S // 60} minutes. "
+                        f"process {holder} has been installing into {settings.installed} for {WAIT_S // 60} minutes. "
                         "Look at what it does, end it, and run the same command again."
                     ) from None
                 time.sleep(0.2)

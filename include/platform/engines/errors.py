@@ -16,10 +16,10 @@ class Cancelled(Exception):
 
 
 def no_space() -> str:
-    stat = os.statvfs(settings.home)
+    stat = os.statvfs(settings.installed)
     free = stat.f_bavail * stat.f_frsize / 1e9
     return (
-        f"no space left on the disk of {settings.home} or of the package caches ({free:.1f} GB free in the former; "
+        f"no space left on the disk of {settings.installed} or of the package caches ({free:.1f} GB free in the former; "
         "a first installation takes about 6 GB). Free some, or set SHUDL_HOME to a folder on a larger disk, "
         "and run the same command again: it goes on where it stopped."
     )

@@ -49,7 +49,7 @@ def fetch(lock_fd: int) -> None:
             progress.cancel()
             pools.cancel()
             raise
-    shutil.rmtree(settings.home / "tmp", ignore_errors=True)
+    shutil.rmtree(settings.installed / "tmp", ignore_errors=True)
     took = time.monotonic() - began
     progress.console.print(f"All environments and engines are installed ({took:.0f} s)", highlight=False)
 

@@ -79,7 +79,7 @@ def fetch(artifact: Artifact, row: Row | None = None) -> Path:
         if row:
             row.advance(artifact.size)
         return cached
-    staged_context = context(row, settings.home / "tmp" / "jars")
+    staged_context = context(row, settings.installed / "tmp" / "jars")
     staged = artifact.of(staged_context)
     path = staged.cached_path
     assert path is not None

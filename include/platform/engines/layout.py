@@ -142,7 +142,7 @@ BUILDERS: dict[str, Callable[[Path, list[Path], Row], None]] = {
 def build(engine: str, files: list[Path], row: Row) -> None:
     """Builds ``engines/<engine>`` beside the old one and puts it in its place, complete and stamped."""
     folder = settings.engines / engine
-    fresh = settings.home / "tmp" / "engines" / engine
+    fresh = settings.installed / "tmp" / "engines" / engine
     digest = state.engine_digest(engine)
     state.remove(fresh)
     fresh.mkdir(parents=True)
