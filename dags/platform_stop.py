@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from airflow.sdk import DAG, Param, TriggerRule
-from include.platform.catalog import SERVICES
 from shudl.operators import StopService
 from shudl.tags import Tag
+
+from include.platform.catalog import SERVICES
 
 DOC = """
 ### Stop the platform
@@ -39,7 +40,10 @@ with DAG(
 ) as dag:
     tasks = {
         service.name: StopService(
-            task_id=service.name, service=service.name, services="{{ params.services | join(',') }}", trigger_rule=TriggerRule.ALL_DONE
+            task_id=service.name,
+            service=service.name,
+            services="{{ params.services | join(',') }}",
+            trigger_rule=TriggerRule.ALL_DONE,
         )
         for service in SERVICES
     }

@@ -62,7 +62,8 @@ class AirflowClient:
     def _sign_in(self) -> None:
         answer = self._send("POST", "/auth/token", json={"username": ADMIN, "password": self.settings.secret("airflow_admin")})
         if answer.status_code != 201:
-            raise AirflowError(f"Airflow at {self.url} refuses user {ADMIN}: {_detail(answer)}; see ./shudl logs airflow-api-server")
+            refusal = f"Airflow at {self.url} refuses user {ADMIN}: {_detail(answer)}"
+            raise AirflowError(f"{refusal}; see ./shudl logs airflow-api-server")
         self._http.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
 
     def request(self, method: str, path: str, **kwargs: Any) -> Any:
@@ -115,8 +116,9 @@ class AirflowClient:
             if errors := self.import_errors():
                 raise AirflowError("\n".join(f"{e['filename']}: {e['stack_trace']}" for e in errors))
             if time.monotonic() > deadline:
+                names = ", ".join(sorted(missing))
                 raise AirflowError(
-                    f"Airflow has not read {', '.join(sorted(missing))} within {timeout_s:.0f} s; see ./shudl logs airflow-dag-processor"
+                    f"Airflow has not read {names} within {timeout_s:.0f} s; see ./shudl logs airflow-dag-processor"
                 )
             time.sleep(0.5)
 
@@ -152,7 +154,8 @@ class AirflowClient:
 
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
         """What one try of a task logged: a line an event, a failure with its kind and text."""
-        return "\n".join(line for event in self._log(dag_id, run_id, task_id, try_number, map_index) for line in _log_lines(event))
+        log = self._log(dag_id, run_id, task_id, try_number, map_index)
+        return "\n".join(line for event in log for line in _log_lines(event))
 
     def _log(self, dag_id: str, run_id: str, task_id: str, try_number: int, map_index: int) -> list[dict[str, Any] | str]:
         path = f"{_run_path(dag_id, run_id)}/taskInstances/{quote(task_id)}/logs/{try_number}"
@@ -190,7 +193,8 @@ class AirflowClient:
                 if state in FINAL_STATES:
                     return state
                 if time.monotonic() > deadline:
-                    raise AirflowError(f"{dag_id}: run {run_id} is still {state} after {timeout_s:.0f} s; see {self.run_url(dag_id, run_id)}")
+                    still = f"{dag_id}: run {run_id} is still {state} after {timeout_s:.0f} s"
+                    raise AirflowError(f"{still}; see {self.run_url(dag_id, run_id)}")
             time.sleep(poll_s)
 
     def failures(self, dag_id: str, run_id: str) -> dict[str, str]:

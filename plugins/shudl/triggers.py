@@ -60,5 +60,6 @@ class HealthyTrigger(BaseTrigger):
             state = "external" if is_external(endpoint) else await asyncio.to_thread(Supervisor().state, self.service)
             waited_s = time.monotonic() - started
             if state not in MAY_COME or waited_s > timeout_s:
-                return f"{self.service} is {state} and not healthy after {waited_s:.0f} s: {reason}; see ./shudl logs {self.service}"
+                what = f"{self.service} is {state} and not healthy after {waited_s:.0f} s"
+                return f"{what}: {reason}; see ./shudl logs {self.service}"
             await asyncio.sleep(POLL_S)

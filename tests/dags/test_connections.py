@@ -1,0 +1,61 @@
+"""Connections hold everything that an endpoint has, and seeding leaves alone what a user made of them."""
+
+from __future__ import annotations
+
+import pytest
+from airflow.models.connection import Connection
+from airflow.models.pool import Pool
+from airflow.models.team import Team
+from shudl.endpoints import from_connection, is_external
+from shudl.seeds import POOLS, connection, seed
+from sqlalchemy import create_engine, select
+from sqlalchemy.orm import Session
+
+from include.platform.endpoints import CONN_IDS, Endpoint, local_endpoints
+from include.platform.settings import Settings
+
+
+@pytest.fixture
+def session():
+    engine = create_engine("sqlite://")
+    Team.metadata.create_all(engine, tables=[model.__table__ for model in (Team, Connection, Pool)])
+    with Session(engine) as session:
+        yield session
+
+
+@pytest.fixture
+def endpoints(tmp_path) -> dict[str, Endpoint]:
+    return local_endpoints(Settings(home=tmp_path, port_base=30000))
+
+
+def test_every_service_has_an_endpoint(endpoints: dict[str, Endpoint]) -> None:
+    assert set(CONN_IDS.values()) == set(endpoints)
+
+
+def test_an_endpoint_survives_as_a_connection(session: Session, endpoints: dict[str, Endpoint]) -> None:
+    extra = {"bootstrap.servers": "a:1,b:2", "scheme": "https", "n": 3}
+    full = Endpoint("full", "kafka", "h.example", 1, "me", "pa:ss/w@rd%", "db", extra)
+    for endpoint in (*endpoints.values(), full):
+        session.add(connection(endpoint))
+    session.commit()
+    session.expunge_all()
+    read = {c.conn_id: from_connection(c) for c in session.scalars(select(Connection))}
+    assert read == {**endpoints, "full": full}
+
+
+def test_seeding_makes_what_is_absent_and_changes_nothing(session: Session) -> None:
+    made = seed(session)
+    assert set(made) == {*local_endpoints(), *POOLS}
+    assert seed(session) == []
+
+    edited = session.scalar(select(Connection).where(Connection.conn_id == "shudl_trino"))
+    edited.host, edited.port = "trino.example", 443
+    session.delete(session.scalar(select(Connection).where(Connection.conn_id == "shudl_kafka")))
+    session.scalar(select(Pool).where(Pool.pool == "trino")).slots = 9
+    session.commit()
+
+    assert seed(session) == ["shudl_kafka"]
+    trino = from_connection(session.scalar(select(Connection).where(Connection.conn_id == "shudl_trino")))
+    assert trino.address == "trino.example:443"
+    assert is_external(trino) and not is_external(local_endpoints()["shudl_trino"])
+    assert session.scalar(select(Pool).where(Pool.pool == "trino")).slots == 9

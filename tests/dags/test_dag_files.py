@@ -1,0 +1,69 @@
+"""The DAG files as Airflow reads them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shudl.tags import Tag
+
+from include.platform.settings import ROOT
+from tests.dags.conftest import probe
+
+DAG_IDS = {
+    "cdc_flights",
+    "demo_load",
+    "demo_replay",
+    "platform_bootstrap",
+    "platform_stop",
+}
+"""Every DAG of the checkout. A DAG file that Airflow overlooks makes no import error: hence the exact set."""
+
+FILES = sorted(path.name for path in (ROOT / "dags").glob("*.py"))
+LINES = 120
+CPU_S = 5.0
+
+
+def test_exact_set_of_dags(dags: dict[str, Any]) -> None:
+    assert set(dags) == DAG_IDS
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file_is_read_without_io(files: dict[str, Any], name: str) -> None:
+    file = files[name]
+    assert not file["io"]
+    assert not file["errors"], "\n".join(file["errors"])
+    assert file["cpu_s"] < CPU_S
+    assert file["dags"], f"{name} has no DAG"
+    lines = len((ROOT / "dags" / name).read_text().splitlines())
+    assert lines <= LINES, f"{name} has {lines} lines: move what does not say what runs and when to include/ or plugins/"
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_file_is_named_as_its_dag(files: dict[str, Any], name: str) -> None:
+    """``<dag_id>.py``, or ``<kind>.py`` where one file makes a DAG ``<kind>_<source>`` for each source."""
+    stem = name.removesuffix(".py")
+    assert all(dag_id == stem or dag_id.startswith(f"{stem}_") for dag_id in files[name]["dags"])
+    assert not name.startswith("dbt_"), "dbt's plugin discovery imports modules of that name"
+
+
+def test_dags_say_what_they_are(dags: dict[str, Any]) -> None:
+    known = {str(tag) for tag in Tag}
+    for dag_id, dag in dags.items():
+        assert dag["tags"], f"{dag_id} has no tag"
+        assert set(dag["tags"]) <= known, f"{dag_id}: add its tag to shudl.tags.Tag"
+        assert dag["description"], f"{dag_id} has no description"
+        assert dag["doc_md"], f"{dag_id} has no doc_md"
+        if Tag.DEMO not in dag["tags"]:
+            assert "**When it fails.**" in dag["doc_md"], f"{dag_id}: its doc_md has no triage notes"
+
+
+def test_the_probe_sees_io(tmp_path: Path) -> None:
+    """The test above can fail."""
+    (tmp_path / "leaky.py").write_text(
+        "from airflow.sdk import DAG\nimport socket\nopen('written', 'w')\nsocket.create_connection(('127.0.0.1', 9))\n"
+    )
+    seen = probe(tmp_path)["leaky.py"]
+    assert seen["errors"] and "open" in seen["io"][0]
+    assert not (tmp_path / "written").exists()
