@@ -48,7 +48,7 @@ def main() -> int:
     memory_bytes = int(_environment("CLICKHOUSE_MEMORY_BYTES"))
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
-    os.environ.setdefault("TZ", "UTC")  # the engine takes its time zone from here, not from its configuration
+    os.environ["TZ"] = "UTC"  # the engine takes its time zone from here, not from its configuration
 
     import uvicorn
 

@@ -145,6 +145,7 @@ class Front:
     async def _admitted(self, job: _Job) -> AsyncIterator[_Job]:
         """``job`` with a connection, within the front's bounds. Ends when the engine has let go of the connection."""
         query, session = job.query, None
+        self._sessions.expire()
         if query.query_id in self._running:
             raise ClickHouseError(QUERY_WITH_SAME_ID_IS_ALREADY_RUNNING, f"Query with id = {query.query_id} is already running.")
         if query.session_id:

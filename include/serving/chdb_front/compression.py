@@ -27,7 +27,7 @@ class Decoder:
             text = f"Content-Encoding {encoding}: must be one of {', '.join(_DECODERS)}"
             raise ClickHouseError(UNKNOWN_COMPRESSION_METHOD, text)
         self._new = _DECODERS.get(encoding)
-        self._frame = self._new() if self._new else None
+        self._frame: Any = self._new() if self._new else None
         self._started = False
 
     def feed(self, data: bytes) -> bytes:

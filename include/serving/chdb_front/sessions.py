@@ -49,7 +49,6 @@ class Sessions:
         if not timeout.isdigit() or int(timeout) > MAX_TIMEOUT_S:
             text = f"session_timeout={timeout}: must be a number of seconds up to {MAX_TIMEOUT_S}"
             raise ClickHouseError(INVALID_SESSION_TIMEOUT, text)
-        self.expire()
         session = self._open.get(session_id)
         if session is None:
             if must_exist:
@@ -70,7 +69,7 @@ class Sessions:
             self._close(session_id)
 
     def expire(self) -> None:
-        """Close the sessions that were idle for longer than their timeout."""
+        """Close the sessions that were idle for longer than their timeout. To be called before each request."""
         now = time.monotonic()
         for session_id in [i for i, s in self._open.items() if not s.busy and now - s.used_at > s.timeout_s]:
             self._close(session_id)
