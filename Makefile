@@ -1,9 +1,12 @@
-# ShuDL's goals. Everything that they install is in $(SHUDL_HOME), or in the package clients' caches.
+# ShuDL's goals. What they install and write is in $(SHUDL_HOME), or in the package clients' caches.
 SHELL := bash
 SHUDL_HOME ?= $(CURDIR)/.shudl
+override SHUDL_HOME := $(abspath $(SHUDL_HOME))
 export SHUDL_HOME
 unexport PYTHONDONTWRITEBYTECODE
-PYTHON := $(SHUDL_HOME)/envs/airflow/bin/python
+PYTHON := $(or $(SHUDL_INSTALL),$(SHUDL_HOME))/envs/airflow/bin/python
+RUN := PYTHONPATH=$(CURDIR) $(PYTHON)
+STOP_TESTS := import tests.conftest; from include.platform.supervisor import Supervisor; Supervisor().shutdown()
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
@@ -17,15 +20,21 @@ demo: ## Install what is missing, then run the demo
 
 test: ## Install what is missing, then run the tests (TESTS=path for some of them)
 	@./shudl setup
-	@PYTHONPATH=$(CURDIR) $(PYTHON) -m pytest $(TESTS)
+	@$(RUN) -m pytest $(TESTS)
 
 lint: ## Check the Python code with ruff
 	@./shudl setup
-	@$(PYTHON) -m ruff check dags include plugins tests
+	@$(RUN) -m ruff check dags include plugins tests
 
 lock: ## Make the locks anew from requirements.in, *.in and jars.toml
 	@./shudl lock
 
 clean: ## Stop what runs, then remove everything that was installed and written here
-	@if [ -f "$(SHUDL_HOME)/envs/airflow/.stamp" ]; then ./shudl down; fi
-	@rm -rf "$(SHUDL_HOME)"
+	@if [ ! -d "$(SHUDL_HOME)" ]; then exit 0; fi; \
+	if [ ! -e "$(SHUDL_HOME)/install.lock" ]; then \
+		echo "$(SHUDL_HOME) was not made by ./shudl: remove it by hand" >&2; exit 1; \
+	fi; \
+	if [ -e "$(SHUDL_HOME)/envs/airflow/.stamp" ]; then \
+		$(RUN) -P -m include.cli down && $(RUN) -P -c "$(STOP_TESTS)" || exit 1; \
+	fi; \
+	rm -rf "$(SHUDL_HOME)"

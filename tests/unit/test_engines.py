@@ -180,8 +180,9 @@ def maven(tmp_path: Path) -> Iterator[dict[str, str]]:
     home = tmp_path / "home"
     (home / "envs").mkdir(parents=True)
     (home / "envs" / "tools").symlink_to(settings.envs / "tools")
+    (home / "install.lock").touch()
     yield {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "SHUDL_INSTALL"},
         "JGO_CONFIG_FILE": str(config),
         "M2_REPO": str(tmp_path / "m2"),
         "PYTHONPATH": str(ROOT),
@@ -313,6 +314,21 @@ def test_launcher_names_the_python_that_it_needs(tmp_path: Path) -> None:
     done = subprocess.run([ROOT / "shudl", "status"], env=env, capture_output=True, text=True, timeout=30)
     assert done.returncode == 1 and "Python 3.11" in done.stderr
     assert not (tmp_path / "home").exists()
+
+
+def test_launcher_and_installer_want_the_same_pythons() -> None:
+    limits = re.search(r"\((\d+), (\d+)\) <= sys.version_info\[:2\] <= \((\d+), (\d+)\)", (ROOT / "shudl").read_text())
+    assert limits and tuple(map(int, limits.groups())) == (*state.PYTHONS[0], *state.PYTHONS[1])
+
+
+def test_folder_of_others_is_left_alone(maven: dict[str, str]) -> None:
+    lock = Path(maven["SHUDL_HOME"]) / "install.lock"
+    lock.unlink()
+    process = install(maven, "kafka")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "SHUDL_HOME" in errors and "Traceback" not in errors
+    cleaned = subprocess.run(["make", "-C", ROOT, "clean"], env=maven, capture_output=True, text=True, timeout=60)
+    assert cleaned.returncode != 0 and "by hand" in cleaned.stderr and lock.parent.is_dir()
 
 
 def test_unsupported_platform_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,13 @@ def only_one() -> Iterator[int]:
 
     Children that inherit the descriptor hold the lock until they end.
     """
-    fd = os.open(settings.installed / "install.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    path = settings.installed / "install.lock"
+    if not path.exists() and any(settings.installed.iterdir()):
+        raise EngineError(
+            f"{settings.installed} holds other things, and ShuDL wants a folder of its own, which `make clean` removes. "
+            "Set SHUDL_HOME to a folder that is empty or does not exist."
+        )
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         deadline = time.monotonic() + WAIT_S
         waiting = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tomllib
 from pathlib import Path
@@ -17,6 +18,7 @@ FILES_ONLY = ("native", "flink")
 
 def make_locks() -> None:
     """Writes every lock anew. What is not pinned and still fits stays as it was locked."""
+    os.chdir(ROOT)  # uv writes the sources' names as it is given them
     sources = [state.HERE / "tools.in", state.HERE / "build.in", ROOT / "requirements.in"]
     sources += [state.HERE / f"{env}.in" for env in state.ENV_LOCKS if env != "airflow"]
     for source in sources:
@@ -30,7 +32,7 @@ def lock_requirements(source: Path, target: Path) -> None:
     options += ["--no-header", "--no-emit-index-url", "--no-emit-find-links", "--annotation-style", "line"]
     if source.stem in FILES_ONLY:
         options.append("--no-deps")
-    envs.uv("pip", "compile", *options, source, "-o", target)
+    envs.uv("pip", "compile", *options, source.relative_to(ROOT), "-o", target.relative_to(ROOT))
 
 
 def lock_jars(source: Path, target: Path) -> None:
