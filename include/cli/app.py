@@ -65,6 +65,22 @@ def down(
 
 
 @app.command(rich_help_panel=PLATFORM, epilog=EXIT_CODES)
+def demo(
+    from_day: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="First day that is replayed instead of loaded.")] = datetime(2013, 12, 1),
+    rate: Annotated[float, typer.Option(min=0, help="Changes a second of the replay; 0 is as fast as possible.")] = 200,
+    until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day of the replay; all by default.")] = None,
+) -> None:
+    """Run the main job on real data: a year of flights, from PostgreSQL to ClickHouse, and the proof.
+
+    Starts what does not run. What an earlier run has done is only checked, so a second run takes little time.
+    """
+    from include.cli.demo import demo as run
+
+    with interruptible("What was started goes on; run the same command again."):
+        run(from_day.date(), rate, until.date() if until else None)
+
+
+@app.command(rich_help_panel=PLATFORM, epilog=EXIT_CODES)
 def doctor(as_json: Json = False) -> None:
     """Check whether this machine can run ShuDL, and say how to mend what is wrong.
 
