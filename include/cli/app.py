@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from datetime import datetime
 import threading
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn

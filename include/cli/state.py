@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 import xmlrpc.client
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from include.platform.endpoints import Endpoints
 
 HEALTH_DEADLINE_S = 5.0
+TAIL_BYTES = 16384
+ERROR = re.compile(r"\b(ERROR|FATAL|Caused by:|\w*(Exception|Error):|must be|cannot|No such)")
 AIRFLOW_COMPONENTS = {
     "airflow-api-server": "metadatabase",
     "airflow-scheduler": "scheduler",
@@ -162,16 +165,18 @@ def supervised(name: str, supervisor: Supervisor) -> dict[str, Any]:
     return {"state": "stopped", "pid": None, "uptime_s": 0, "detail": detail}
 
 
-def last_words(name: str, s: Settings = settings) -> str:
-    """The last line of a service's log."""
+def last_words(name: str, s: Settings = settings, error: bool = True) -> str:
+    """The last line of a service's log; with ``error`` the last that tells of one, where there is such a line."""
     try:
         with open(s.logs / f"{name}.log", "rb") as file:
             file.seek(0, 2)
-            file.seek(max(0, file.tell() - 4096))
-            lines = file.read().decode(errors="replace").strip().splitlines()
+            file.seek(max(0, file.tell() - TAIL_BYTES))
+            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
     except OSError:
         return ""
-    return lines[-1].strip()[:200] if lines else ""
+    lines = [line for line in lines if line and not line.startswith(("at ", "... "))]
+    errors = [line for line in lines if ERROR.search(line)] if error else []
+    return (errors or lines or [""])[-1][:300]
 
 
 def survey(names: Iterable[str] = tuple(BY_NAME), s: Settings = settings, deadline_s: float = HEALTH_DEADLINE_S) -> list[ServiceState]:

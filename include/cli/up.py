@@ -18,6 +18,7 @@ from include.platform.doctor import before_start, leftovers
 from include.platform.endpoints import local_endpoints
 from include.platform.settings import ROOT, Settings, settings
 from include.platform.supervisor import Supervisor
+from include.serving.manifest import make_manifests
 
 BOOTSTRAP = "platform_bootstrap"
 CONTROL = [svc.name for svc in CONTROL_PLANE]
@@ -33,6 +34,8 @@ def up(s: Settings = settings, bootstrap: bool = True, timeout_s: float = 600) -
     """Start what does not run and prove that all of it works. Raises :class:`CliError` with the reasons."""
     started = time.monotonic()
     refuse_to_start(s)
+    if made := make_manifests(s):
+        say(f"Read the dbt project for {' and '.join(made)} [dim]{seconds(time.monotonic() - started)}[/]")
     Supervisor(s).launch()
     with ServiceBoard("Airflow, the control plane", CONTROL) as board:
         start_control_plane(s, board, started + timeout_s)
@@ -64,13 +67,15 @@ def start_control_plane(s: Settings, board: ServiceBoard, deadline: float) -> No
             state = supervisor.state(svc.name)
             if svc.name not in begun:
                 begun[svc.name] = time.monotonic()
-                if state in ("stopped", "failed"):
+                idle = state in ("stopped", "failed")
+                if idle:
                     supervisor.start(svc.name)
-                board.set(svc.name, "starting")
+                board.set(svc.name, "starting" if idle else "checking")
                 continue
             if state == "restarting":
                 crashed.setdefault(svc.name, time.monotonic())
-            board.set(svc.name, "restarting" if svc.name in crashed else "starting", last_words(svc.name, s))
+            ended = svc.name in crashed
+            board.set(svc.name, "restarting" if ended else "starting", last_words(svc.name, s, error=ended))
             until = min(deadline, begun[svc.name] + svc.start_timeout_s, crashed.get(svc.name, deadline) + CRASHING_S)
             if state == "failed" or time.monotonic() > until:
                 board.set(svc.name, "failed")
@@ -115,7 +120,7 @@ def follow_bootstrap(s: Settings, deadline: float) -> None:
         with AirflowClient(s) as airflow, ServiceBoard(f"Airflow runs {BOOTSTRAP}", PLATFORM) as board:
             follow(airflow, BOOTSTRAP, deadline, on_change=lambda run, tasks: show_tasks(board, tasks))
     except RunFailed as error:
-        raise CliError(_failure_text(error)) from None
+        raise CliError(_failure_text(error, s)) from None
 
 
 def show_tasks(board: ServiceBoard, tasks: list[dict[str, Any]]) -> None:
@@ -129,7 +134,7 @@ def show_tasks(board: ServiceBoard, tasks: list[dict[str, Any]]) -> None:
         for step in reversed(STEPS):
             state = steps.get(step, {}).get("state")
             if state == "success":
-                board.set(name, step if step != "start" else "started", took=took)
+                board.set(name, STEPS["healthy"] if step == "start" else step, took=took)
             elif state == "failed":
                 board.set(name, "failed", f"at {step}", took=took)
             elif state == "upstream_failed":
@@ -151,14 +156,16 @@ def service_step(task_id: str) -> tuple[str, str] | None:
     return (name, step) if name and step in STEPS else None
 
 
-def _failure_text(error: RunFailed) -> str:
-    problems = error.problems
+def _failure_text(error: RunFailed, s: Settings) -> str:
+    steps = {task_id: found for task_id in error.problems if (found := service_step(task_id))}
     lines = ["The platform did not come up."]
-    steps = {task_id: found for task_id in problems if (found := service_step(task_id))}
     for task_id, (name, step) in steps.items():
-        lines.append(f"  {name}, {step}: {problems[task_id]}\n    → ./shudl logs {name}")
+        lines.append(f"  {name}, {step}: {error.problems[task_id]}")
+        if words := last_words(name, s):
+            lines.append(f"    its log: {words}")
+        lines.append(f"    → ./shudl logs {name}")
     if not steps:  # the run's other tasks only report on those
-        lines += [f"  {task_id}: {reason}" for task_id, reason in problems.items()]
+        lines += [f"  {task_id}: {reason}" for task_id, reason in error.problems.items()]
     return "\n".join([*lines, f"Run ./shudl up again when the cause is gone; it goes on from here. All logs: {error.url}"])
 
 
