@@ -33,12 +33,15 @@ def connect(endpoints: Endpoints, timeout_s: float = 300) -> closing[Client]:
 
 
 def ensure_lake(client: Client, lake: Lake) -> None:
-    """Make the database ``lake``, in which every Iceberg table of branch main is ``lake.`namespace.table```."""
+    """Make the database ``lake``, in which every Iceberg table of branch main is ``lake.`namespace.table```.
+
+    The S3 keys are in the engine's configuration.
+    """
     if client.command(f"EXISTS DATABASE {LAKE_DATABASE}") == 1:
         return
     client.command(
         f"CREATE DATABASE IF NOT EXISTS {LAKE_DATABASE} "
-        f"ENGINE = DataLakeCatalog('{lake.catalog_uri}', '{lake.s3_access_key}', '{lake.s3_secret_key}') "
+        f"ENGINE = DataLakeCatalog('{lake.catalog_uri}') "
         f"SETTINGS catalog_type = 'rest', warehouse = '{WAREHOUSE}', storage_endpoint = '{lake.s3_endpoint}/{BUCKET}', "
         "vended_credentials = false",
         settings={"allow_database_iceberg": 1},
