@@ -36,8 +36,8 @@ def only_one() -> Iterator[int]:
 
     Children that inherit the descriptor hold the lock until they end.
     """
-    path = settings.installed / "install.lock"
-    if not path.exists() and any(settings.installed.iterdir()):
+    path = state.install_lock()
+    if any(settings.installed.iterdir()) and not path.exists():
         raise EngineError(
             f"{settings.installed} holds other things, and ShuDL wants a folder of its own, which `make clean` removes. "
             "Set SHUDL_HOME to a folder that is empty or does not exist."

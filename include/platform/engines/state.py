@@ -47,6 +47,11 @@ ENGINE_ENVS = {
 """Engines built from jars, the largest first, and the environments whose files they take."""
 
 
+def install_lock() -> Path:
+    """Held while something is installed; marks the folder as ours. Makes no folder."""
+    return (settings.install or settings.home) / "install.lock"
+
+
 def base_python() -> str:
     """The interpreter below any virtual environment that this process runs in."""
     return os.path.realpath(getattr(sys, "_base_executable", sys.executable))
@@ -144,6 +149,8 @@ def stale_links() -> dict[Path, Path]:
 
 def is_complete() -> bool:
     """Whether everything that the locks name is installed."""
+    if not install_lock().exists():
+        return False
     tools = is_current(settings.envs / TOOLS, env_digest(TOOLS))
     return tools and not (stale_envs() or stale_engines() or stale_links())
 
