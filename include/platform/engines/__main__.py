@@ -143,9 +143,12 @@ def main(arguments: list[str]) -> int:
     except EngineError as error:
         say(f"shudl: {error}")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            say(f"shudl: {no_space()}")
+        elif error.filename:
+            say(f"shudl: {error.filename}: {error.strerror}. Mend that and run the same command again.")
+        else:
             raise
-        say(f"shudl: {no_space()}")
     except KeyboardInterrupt:
         say("Interrupted. Run the same command again: it goes on where it stopped.")
         return 130
