@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import datetime
 import threading
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -67,7 +67,9 @@ def down(
 
 @app.command(rich_help_panel=PLATFORM, epilog=EXIT_CODES)
 def demo(
-    from_day: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="First day that is replayed instead of loaded.")] = datetime(2013, 12, 1),
+    from_day: Annotated[
+        datetime, typer.Option(formats=["%Y-%m-%d"], help="First day that is replayed instead of loaded.")
+    ] = datetime(2013, 12, 1),
     rate: Annotated[float, typer.Option(min=0, help="Changes a second of the replay; 0 is as fast as possible.")] = 200,
     until: Annotated[datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Last day of the replay; all by default.")] = None,
 ) -> None:
@@ -149,7 +151,9 @@ def logs(
 
 @app.command(rich_help_panel=LOOK, epilog=EXIT_CODES)
 def sql(
-    engine: Annotated[Literal["postgres", "trino", "clickhouse", "flink"], typer.Argument(help="Who answers.", show_choices=True)],
+    engine: Annotated[
+        Literal["postgres", "trino", "clickhouse", "flink"], typer.Argument(help="Who answers.", show_choices=True)
+    ],
     query: Annotated[str, typer.Argument(help="One statement; - reads it from standard input.")],
     as_json: Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, with a header.")] = False,
@@ -178,7 +182,9 @@ def sql(
 
 @app.command(rich_help_panel=LOOK, epilog=EXIT_CODES)
 def password(
-    name: Annotated[Literal["airflow", "postgres", "clickhouse", "s3"], typer.Argument(metavar="SERVICE", help="Whose password.")],
+    name: Annotated[
+        Literal["airflow", "postgres", "clickhouse", "s3"], typer.Argument(metavar="SERVICE", help="Whose password.")
+    ],
 ) -> None:
     """Print the password that was made for a service.
 
@@ -209,7 +215,8 @@ def check(
             complain("\n".join(error.problems))
         else:
             tables = len(pipeline.tables)
-            say(f"[green]ok[/]  {path.name}: source {pipeline.source}, {tables} table{'s' * (tables != 1)} through connection {pipeline.connection}")
+            what = f"{tables} table{'s' * (tables != 1)} through connection {pipeline.connection}"
+            say(f"[green]ok[/]  {path.name}: source {pipeline.source}, {what}")
     if not problems and not files:
         load_all()
     if not paths:
@@ -237,7 +244,9 @@ def main() -> None:
         if type(error).__module__.startswith("include."):
             complain(str(error))
         else:
-            complain(f"Unexpected {type(error).__name__}: {str(error).partition(chr(10))[0]}. The details are in {_record(error)}")
+            complain(
+                f"Unexpected {type(error).__name__}: {str(error).partition(chr(10))[0]}. The details are in {_record(error)}"
+            )
         code = FAILED
     _leave(code)
 
@@ -260,6 +269,10 @@ def _record(error: Exception) -> Path:
     path = settings.logs / "cli.log"
     handler = logging.handlers.RotatingFileHandler(path, maxBytes=5_000_000, backupCount=1)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    handler.emit(logging.LogRecord("cli", logging.ERROR, __file__, 0, " ".join(sys.argv[1:2]), None, (type(error), error, error.__traceback__)))
+    handler.emit(
+        logging.LogRecord(
+            "cli", logging.ERROR, __file__, 0, " ".join(sys.argv[1:2]), None, (type(error), error, error.__traceback__)
+        )
+    )
     handler.close()
     return path

@@ -69,7 +69,13 @@ class ServiceBoard:
         self._board.changed(f"{BY_NAME[name].layer:<12}{name:<23}{state}{after}{f'  {note}' if note else ''}")
 
     def _draw(self) -> Table:
-        table = Table(title=f"{self.title}  [dim]{seconds(self._board.elapsed)}[/]", title_justify="left", box=None, pad_edge=False, expand=True)
+        table = Table(
+            title=f"{self.title}  [dim]{seconds(self._board.elapsed)}[/]",
+            title_justify="left",
+            box=None,
+            pad_edge=False,
+            expand=True,
+        )
         table.add_column("layer", style="dim", no_wrap=True)
         table.add_column("service", no_wrap=True)
         table.add_column("", width=1)

@@ -29,9 +29,7 @@ class RunFailed(CliError):
         self.problems, self.url = problems, url
 
 
-def follow(
-    airflow: AirflowClient, dag_id: str, deadline: float, on_change: OnChange, conf: dict[str, Any] | None = None
-) -> str:
+def follow(airflow: AirflowClient, dag_id: str, deadline: float, on_change: OnChange, conf: dict[str, Any] | None = None) -> str:
     """Run a DAG until it ends; the run id. ``deadline`` is a ``time.monotonic()``. Raises :class:`RunFailed`.
 
     A run that is under way is joined first, whatever its ``conf``; if it fails, perhaps of a cause that is
@@ -95,9 +93,17 @@ class RunBoard:
         table = Table.grid(padding=(0, 1), expand=True)
         for ratio in (None, None, None, None, 1):
             table.add_column(no_wrap=True, overflow="ellipsis", ratio=ratio)
-        mark = Text("✗", style="red") if bad else Text("✓", style="green") if self._tasks and done == len(self._tasks) else self._spinner
+        mark = (
+            Text("✗", style="red")
+            if bad
+            else Text("✓", style="green")
+            if self._tasks and done == len(self._tasks)
+            else self._spinner
+        )
         text = Text(", ".join(bad or active), style="red" if bad else "dim")
-        table.add_row(mark, Text(self.dag_id, style="bold"), f"{done} of {len(self._tasks)} tasks", seconds(self._board.elapsed), text)
+        table.add_row(
+            mark, Text(self.dag_id, style="bold"), f"{done} of {len(self._tasks)} tasks", seconds(self._board.elapsed), text
+        )
         return table
 
 

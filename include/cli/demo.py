@@ -13,7 +13,7 @@ from rich.table import Table
 from include.cdc.pipelines import by_source
 from include.cli.console import CliError, out, say, size
 from include.cli.dags import UNDER_WAY, RunBoard, follow
-from include.cli.hops import Hop, HopBoard
+from include.cli.hops import HopBoard
 from include.cli.phases import Phases
 from include.cli.processes import MemoryPeak
 from include.cli.up import up
@@ -33,7 +33,7 @@ def demo(from_day: date, rate: float, until: date | None, s: Settings = settings
     phases, endpoints = Phases(), local_endpoints(s)
     with MemoryPeak(s) as memory:
         with phases("Start every service and see that it works"):
-            up(s)
+            up(s, quiet=True)
         with AirflowClient(s) as airflow:
             with phases("Load the flights of 2013 into PostgreSQL"):
                 _load(airflow, endpoints, from_day)
@@ -41,15 +41,19 @@ def demo(from_day: date, rate: float, until: date | None, s: Settings = settings
                 _run(airflow, "cdc_flights")
                 _watch("Flights on their way", endpoints, _covered(endpoints))
             with phases(f"Replay the days after as live traffic, {rate:g} changes a second"):
-                _start_replay(airflow, rate, until)
-                _watch("Live traffic", endpoints, _for(WATCH_S))
+                if _start_replay(airflow, endpoints, rate, until):
+                    _watch("Live traffic", endpoints, _for(WATCH_S))
             with phases("Build and test the marts on Trino, publish them to ClickHouse"):
                 _run(airflow, "publish_flights")
             with phases("Prove that every row is the same in PostgreSQL, Iceberg and ClickHouse"):
                 _run(airflow, "prove_flights")
-            urls = {dag: airflow.run_url(dag, airflow.latest_run(dag)["dag_run_id"]) for dag in ("publish_flights", "prove_flights")}
+            urls = {
+                dag: airflow.run_url(dag, airflow.latest_run(dag)["dag_run_id"]) for dag in ("publish_flights", "prove_flights")
+            }
     _results(endpoints)
     proof = latest_evidence("prove_flights", s) or {}
+    say()
+    out.print(proof_table(proof))
     say()
     out.print(phases.table())
     services = ", ".join(f"{name} {size(held)}" for name, held in list(memory.by_service.items())[:4])
@@ -58,8 +62,10 @@ def demo(from_day: date, rate: float, until: date | None, s: Settings = settings
     say(f"\n  [bold]Airflow[/]  {s.url('airflow')}   user admin, password: ./shudl password airflow")
     for dag, url in urls.items():
         say(f"  [bold]{dag}[/]  {url}")
-    say("\nThe replay goes on by itself. Next: [bold]./shudl status[/] · "
-        "[bold]./shudl sql clickhouse 'SELECT * FROM serving.otp_by_carrier'[/] · [bold]./shudl down[/]")
+    say(
+        "\nThe replay goes on by itself. Next: [bold]./shudl status[/] · "
+        "[bold]./shudl sql clickhouse 'SELECT * FROM serving.otp_by_carrier'[/] · [bold]./shudl down[/]"
+    )
 
 
 def _run(airflow: AirflowClient, dag_id: str, conf: dict[str, Any] | None = None) -> None:
@@ -77,19 +83,27 @@ def _load(airflow: AirflowClient, endpoints: Endpoints, from_day: date) -> None:
         loaded = position(endpoints["flights_db"].conninfo)
     if loaded.from_day != from_day:
         raise CliError(
-            f"--from-day {from_day}: the flights are loaded up to {loaded.from_day} already. Use that day, or load anew in Airflow: "
-            f"DAG demo_load with reset."
+            f"--from-day {from_day}: the flights are loaded up to {loaded.from_day} already. "
+            "Use that day, or load anew in Airflow: DAG demo_load with reset."
         )
     say(f"  {describe(loaded)}")
 
 
-def _start_replay(airflow: AirflowClient, rate: float, until: date | None) -> None:
+def _start_replay(airflow: AirflowClient, endpoints: Endpoints, rate: float, until: date | None) -> bool:
+    """Let Airflow replay what is left; False when nothing is."""
+    from include.demo.flights import position
+
+    if position(endpoints["flights_db"].conninfo).finished:
+        say("  everything was replayed before")
+        return False
+    airflow.wait_for_dags({"demo_replay"})
     latest = airflow.latest_run("demo_replay")
     if latest and latest["state"] in UNDER_WAY:
         say("  the replay is under way")
-        return
+        return True
     airflow.unpause("demo_replay")
     airflow.trigger("demo_replay", {"rate": rate, "until": until.isoformat() if until else None})
+    return True
 
 
 def _covered(endpoints: Endpoints) -> Callable[[], bool]:
@@ -129,12 +143,25 @@ def _watch(title: str, endpoints: Endpoints, done: Callable[[], bool]) -> None:
         with HopBoard(title) as board:
             while True:
                 finished = done()
-                board.show([Hop(reading.name, reading.rows, reading.lag_s) for reading in meter.read()])
+                board.show(meter.read())
                 if finished:
                     return
                 time.sleep(READ_EVERY_S)
     finally:
         meter.close()
+
+
+def proof_table(evidence: dict[str, Any]) -> Table:
+    """The comparisons of a proof: each table, the two stores, their rows, and how many differ."""
+    table = Table(title="Proved equal, row by row", title_justify="left", box=None, pad_edge=False, header_style="dim")
+    table.add_column("table")
+    table.add_column("compared")
+    for title in ("rows", "missing", "extra", "different"):
+        table.add_column(title, justify="right")
+    for found in evidence.get("comparisons", ()):
+        differ = (f"{found[kind]['count']:,}" for kind in ("missing", "extra", "different"))
+        table.add_row(found["table"], f"{found['left']} → {found['right']}", f"{found['right_rows']:,}", *differ)
+    return table
 
 
 def _results(endpoints: Endpoints) -> None:
@@ -145,7 +172,13 @@ def _results(endpoints: Endpoints) -> None:
             "SELECT carrier_name, flights, cancelled, round(on_time_share * 100, 1), round(avg_arr_delay_min, 1) "
             "FROM serving.otp_by_carrier ORDER BY flights DESC LIMIT 8"
         ).result_rows
-    table = Table(title="On-time performance by carrier, from ClickHouse", title_justify="left", box=None, pad_edge=False, header_style="dim")
+    table = Table(
+        title="On-time performance by carrier, from ClickHouse",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+        header_style="dim",
+    )
     for title in ("carrier", "flights", "cancelled", "on time %", "average delay, min"):
         table.add_column(title, justify="left" if title == "carrier" else "right")
     for row in rows:

@@ -56,7 +56,9 @@ def _trino(query: str, endpoints: Endpoints, timeout_s: int) -> Answer:
         except KeyboardInterrupt:
             cursor.cancel()
             raise
-        return Answer([column[0] for column in cursor.description or ()], [tuple(row) for row in rows], cursor.update_type or "done")
+        return Answer(
+            [column[0] for column in cursor.description or ()], [tuple(row) for row in rows], cursor.update_type or "done"
+        )
 
 
 def _clickhouse(query: str, endpoints: Endpoints, timeout_s: int) -> Answer:
@@ -71,7 +73,9 @@ def _flink(query: str, endpoints: Endpoints, timeout_s: int) -> Answer:
     from include.lake.catalog import Lake
     from include.platform.flink import SqlGateway
 
-    with SqlGateway(endpoints["shudl_flink_gateway"].url, {"execution.runtime-mode": "batch", "pipeline.name": "shudl sql"}) as gateway:
+    with SqlGateway(
+        endpoints["shudl_flink_gateway"].url, {"execution.runtime-mode": "batch", "pipeline.name": "shudl sql"}
+    ) as gateway:
         gateway.execute(Lake.from_endpoints(endpoints).flink_catalog())
         gateway.execute("USE CATALOG lake")
         result = gateway.execute(query.strip().rstrip(";"), timeout_s)
@@ -137,7 +141,11 @@ def show(answer: Answer, form: str, took_s: float) -> None:
     """Print a result; ``form`` is ``table``, ``json`` or ``csv``."""
     columns = answer.columns
     if form == "json":
-        print(json.dumps([dict(zip(unique(columns), map(plain, row), strict=True)) for row in answer.rows], indent=2, ensure_ascii=False))
+        print(
+            json.dumps(
+                [dict(zip(unique(columns), map(plain, row), strict=True)) for row in answer.rows], indent=2, ensure_ascii=False
+            )
+        )
     elif form == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(columns)

@@ -121,7 +121,9 @@ def _first_line(error: object) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def reasons(names: Iterable[str], endpoints: Endpoints, s: Settings = settings, deadline_s: float = HEALTH_DEADLINE_S) -> dict[str, str]:
+def reasons(
+    names: Iterable[str], endpoints: Endpoints, s: Settings = settings, deadline_s: float = HEALTH_DEADLINE_S
+) -> dict[str, str]:
     """Why each of the services ``names`` is not healthy, in one line; empty for a healthy one."""
     from include.platform.checks import healthy
 
@@ -179,7 +181,9 @@ def last_words(name: str, s: Settings = settings, error: bool = True) -> str:
     return (errors or lines or [""])[-1][:300]
 
 
-def survey(names: Iterable[str] = tuple(BY_NAME), s: Settings = settings, deadline_s: float = HEALTH_DEADLINE_S) -> list[ServiceState]:
+def survey(
+    names: Iterable[str] = tuple(BY_NAME), s: Settings = settings, deadline_s: float = HEALTH_DEADLINE_S
+) -> list[ServiceState]:
     """The state of the services ``names``. Never raises for one that is ill."""
     from include.platform.endpoints import local_endpoints
 

@@ -65,7 +65,11 @@ def _bytes(folder: Path) -> int:
         with os.scandir(folder) as entries:
             for entry in entries:
                 try:
-                    total += _bytes(Path(entry.path)) if entry.is_dir(follow_symlinks=False) else entry.stat(follow_symlinks=False).st_blocks * 512
+                    total += (
+                        _bytes(Path(entry.path))
+                        if entry.is_dir(follow_symlinks=False)
+                        else entry.stat(follow_symlinks=False).st_blocks * 512
+                    )
                 except OSError:
                     continue
     except OSError:
@@ -117,7 +121,9 @@ def show(found: dict[str, Any], as_json: bool) -> None:
     out.print(table)
     for service in services:
         if service["reason"] and service["state"] != "starting":
-            out.print(Text(f"  {service['name']}: {service['reason']} → ./shudl logs {service['name']}", style="red"), soft_wrap=True)
+            out.print(
+                Text(f"  {service['name']}: {service['reason']} → ./shudl logs {service['name']}", style="red"), soft_wrap=True
+            )
     _show_pipelines(found["pipelines"])
     _show_disk(found["disk"])
     total = sum(service["rss_mb"] for service in services)
@@ -139,7 +145,13 @@ def _show_pipelines(pipelines: list[dict[str, Any]]) -> None:
         if pipeline["reason"]:
             out.print(Text(f"  {pipeline['reason']}", style="red"), soft_wrap=True)
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for header, justify in (("table", "left"), ("mode", "left"), ("Flink job", "left"), ("changes behind", "right"), ("last commit", "right")):
+        for header, justify in (
+            ("table", "left"),
+            ("mode", "left"),
+            ("Flink job", "left"),
+            ("changes behind", "right"),
+            ("last commit", "right"),
+        ):
             table.add_column(header, justify=justify, no_wrap=True)
         for row in pipeline["tables"]:
             behind = "" if row["behind"] is None else f"{row['behind']:,}"

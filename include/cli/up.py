@@ -30,8 +30,11 @@ CRASHING_S = 45
 """How long a process of the control plane may go on crashing before ``up`` gives up on it."""
 
 
-def up(s: Settings = settings, bootstrap: bool = True, timeout_s: float = 600) -> None:
-    """Start what does not run and prove that all of it works. Raises :class:`CliError` with the reasons."""
+def up(s: Settings = settings, bootstrap: bool = True, timeout_s: float = 600, quiet: bool = False) -> None:
+    """Start what does not run and prove that all of it works. Raises :class:`CliError` with the reasons.
+
+    With ``quiet`` the closing summary is left out.
+    """
     started = time.monotonic()
     refuse_to_start(s)
     if made := make_manifests(s):
@@ -43,7 +46,9 @@ def up(s: Settings = settings, bootstrap: bool = True, timeout_s: float = 600) -
         if not validated(s):
             follow_bootstrap(s, started + timeout_s)
         say(f"[green]All {len(PLATFORM)} services work[/] after {seconds(time.monotonic() - started)}.")
-    summary(s)
+    if not quiet:
+        summary(s)
+        say("\nNext: [bold]./shudl demo[/] · [bold]./shudl status[/] · [bold]./shudl sql trino 'SHOW SCHEMAS'[/]")
 
 
 def refuse_to_start(s: Settings) -> None:
@@ -179,10 +184,14 @@ def summary(s: Settings) -> None:
         shown = password
     say()
     say(f"  [bold]Airflow[/]          {s.url('airflow')}   user [bold]{ADMIN}[/], password in {shown} (./shudl password airflow)")
-    for name, title in (("flink-jobmanager", "Flink"), ("trino", "Trino"), ("nessie", "Nessie"), ("clickhouse", "ClickHouse"), ("postgres", "PostgreSQL")):
+    for name, title in (
+        ("flink-jobmanager", "Flink"),
+        ("trino", "Trino"),
+        ("nessie", "Nessie"),
+        ("clickhouse", "ClickHouse"),
+        ("postgres", "PostgreSQL"),
+    ):
         say(f"  [bold]{title:<16}[/] {service_url(BY_NAME[name], endpoints, s)}")
-    say()
-    say("Next: [bold]./shudl demo[/] · [bold]./shudl status[/] · [bold]./shudl sql trino 'SHOW SCHEMAS'[/]")
 
 
 def stop_order(services: list[Service]) -> list[list[str]]:

@@ -123,7 +123,7 @@ def _nearest(path: Path) -> Path:
 
 def missing() -> list[str]:
     """Environments and engines that are not installed as their locks say."""
-    if not settings.home.exists():
+    if not (settings.install or settings.home).exists():
         return ["anything"]
     engines = [*stale_engines(), *(link.name for link in stale_links())]
     return [f"envs/{name}" for name in stale_envs()] + [f"engines/{name}" for name in engines]
@@ -146,21 +146,36 @@ def _state_folder(s: Settings) -> Check:
     if not place.is_dir():
         return Check("state folder", "fail", f"{place} is not a folder", "move that file away, or set SHUDL_HOME")
     if not os.access(place, os.W_OK | os.X_OK):
-        return Check("state folder", "fail", f"{place} cannot be written", "change its owner, or set SHUDL_HOME to a folder of yours")
+        return Check(
+            "state folder", "fail", f"{place} cannot be written", "change its owner, or set SHUDL_HOME to a folder of yours"
+        )
     return Check("state folder", "ok", str(s.home))
 
 
 def _paths(s: Settings) -> list[Check]:
     found = []
-    for what, path, way_out in (("checkout", ROOT, "move the checkout"), ("state folder", s.home, "set SHUDL_HOME to a plainer path")):
+    for what, path, way_out in (
+        ("checkout", ROOT, "move the checkout"),
+        ("state folder", s.home, "set SHUDL_HOME to a plainer path"),
+    ):
         if not PLAIN_PATH.fullmatch(str(path)):
             odd = "".join(sorted(set(re.sub(PLAIN_PATH, "", str(path)))))
             found.append(
-                Check("path", "fail", f"{what} {path} contains {odd!r}", f"{way_out}: the engines' scripts take letters, digits and ._-+@/ only")
+                Check(
+                    "path",
+                    "fail",
+                    f"{what} {path} contains {odd!r}",
+                    f"{way_out}: the engines' scripts take letters, digits and ._-+@/ only",
+                )
             )
         elif len(str(path)) > LONGEST_PATH:
             found.append(
-                Check("path", "warn", f"{what} {path} is {len(str(path))} characters long", f"{way_out} when a program cannot be started")
+                Check(
+                    "path",
+                    "warn",
+                    f"{what} {path} is {len(str(path))} characters long",
+                    f"{way_out} when a program cannot be started",
+                )
             )
     return found or [Check("path", "ok", "no odd characters, not too long")]
 
@@ -248,5 +263,7 @@ def _user() -> Check:
     if os.getuid() != 0:
         return Check("user", "ok", f"uid {os.getuid()}")
     if shutil.which("setpriv") is None:
-        return Check("user", "fail", "root, without setpriv", "PostgreSQL refuses root: install util-linux, or run ShuDL as another user")
+        return Check(
+            "user", "fail", "root, without setpriv", "PostgreSQL refuses root: install util-linux, or run ShuDL as another user"
+        )
     return Check("user", "ok", "root; PostgreSQL runs as another user")

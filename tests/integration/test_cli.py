@@ -61,7 +61,9 @@ class Checkout:
     def until(self, name: str, state: str, timeout_s: float) -> dict:
         deadline = time.monotonic() + timeout_s
         while (service := self.status()[name])["state"] != state:
-            assert time.monotonic() < deadline, f"{name} is {service['state']} ({service['reason']}), not {state}, after {timeout_s} s"
+            assert time.monotonic() < deadline, (
+                f"{name} is {service['state']} ({service['reason']}), not {state}, after {timeout_s} s"
+            )
             time.sleep(0.3)
         return service
 
@@ -165,7 +167,9 @@ def test_the_ports_in_use_are_our_own(running: Checkout) -> None:
 def test_another_checkout_on_the_same_ports_is_named(running: Checkout) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as other:
         env = running.env | {"SHUDL_HOME": f"{other}/home"}
-        done = subprocess.run([sys.executable, "-m", "include.cli", "up"], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [sys.executable, "-m", "include.cli", "up"], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
         assert not Path(other, "home").exists(), "something was made before the ports were checked"
     assert done.returncode == 1
     assert f"port {running.settings.port('postgres')} (postgres: postgres) is taken by pid" in done.stderr

@@ -15,6 +15,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
 from include.cdc.status import HopReading
@@ -23,22 +24,29 @@ from include.cli.app import app
 from include.cli.board import ServiceBoard
 from include.cli.console import CliError, interruptible, seconds, size
 from include.cli.dags import RunBoard, RunFailed, span
+from include.cli.demo import proof_table
 from include.cli.hops import HopBoard
 from include.cli.processes import MemoryPeak, children, pss, rss, tree
 from include.cli.sql import Answer, cause, plain, show, unique
 from include.cli.state import Parallel
 from include.cli.up import _failure_text, service_step, show_tasks, stop_order
 from include.platform.catalog import BY_NAME, CONTROL_PLANE, SERVICES
-from include.platform.settings import PORT_OFFSETS, ROOT
+from include.platform.settings import PORT_OFFSETS, ROOT, Settings
 
-COMMANDS = ("up", "down", "status", "logs", "sql", "doctor", "check", "password")
+COMMANDS = ("demo", "up", "down", "status", "logs", "sql", "doctor", "check", "password")
 
 
 def shudl(*arguments: str, home: Path, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the command line as a program of its own, with a state folder of its own."""
     env = os.environ | {"SHUDL_HOME": str(home), "PYTHONPATH": str(ROOT), "COLUMNS": "100"} | variables
     return subprocess.run(
-        [sys.executable, "-m", "include.cli", *arguments], env=env, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "include.cli", *arguments],
+        env=env,
+        cwd=ROOT,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
 
 
@@ -129,7 +137,7 @@ def test_passwords(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_says_how_to_go_on() -> None:
-    with pytest.raises(CliError, match="Interrupted. Run it again") as caught, interruptible("Run it again."):
+    with pytest.raises(CliError, match=r"Interrupted\. Run it again") as caught, interruptible("Run it again."):
         raise KeyboardInterrupt
     assert caught.value.code == 130
 
@@ -285,14 +293,17 @@ def test_the_board_tells_what_the_tasks_do(capsys: pytest.CaptureFixture[str]) -
     assert "\x1b" not in "".join(lines)
 
 
-def test_a_failed_bootstrap_names_service_reason_and_log() -> None:
+def test_a_failed_bootstrap_names_service_reason_and_log(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "s3.log").write_text("I all is well\nFATAL cannot bind\n\tat java.base/x\nbye\n")
     error = RunFailed(
         "platform_bootstrap",
         {"storage.s3.healthy": "NotHealthy: connection refused", "evidence": "services failed: s3"},
         "http://127.0.0.1:1/dags/platform_bootstrap/runs/x",
     )
-    text = _failure_text(error)
+    text = _failure_text(error, Settings(tmp_path, 22000))
     assert "s3, healthy: NotHealthy: connection refused" in text
+    assert "its log: FATAL cannot bind" in text
     assert "./shudl logs s3" in text
     assert "evidence" not in text
 
@@ -310,9 +321,22 @@ def test_runs_are_told_change_by_change(capsys: pytest.CaptureFixture[str]) -> N
     ]
 
 
+def test_a_proof_as_a_table() -> None:
+    kinds = {kind: {"count": count} for kind, count in (("missing", 0), ("extra", 1), ("different", 2000))}
+    found = {"table": "public.flights", "left": "PostgreSQL", "right": "Iceberg", "right_rows": 336776, **kinds}
+    console = Console(width=100, file=io.StringIO())
+    console.print(proof_table({"comparisons": [found]}))
+    row = console.file.getvalue().splitlines()[-1]  # type: ignore[attr-defined]
+    assert row.split() == ["public.flights", "PostgreSQL", "→", "Iceberg", "336,776", "0", "1", "2,000"]
+    assert proof_table({}).row_count == 0
+
+
 def test_span_of_tasks() -> None:
     assert span([{"start_date": None, "end_date": None}]) is None
-    assert span([{"start_date": "2026-01-01T00:00:01Z"}, {"start_date": "2026-01-01T00:00:00Z", "end_date": "2026-01-01T00:01:00Z"}]) == 60
+    assert (
+        span([{"start_date": "2026-01-01T00:00:01Z"}, {"start_date": "2026-01-01T00:00:00Z", "end_date": "2026-01-01T00:01:00Z"}])
+        == 60
+    )
 
 
 def test_rates_of_hops(capsys: pytest.CaptureFixture[str]) -> None:
@@ -364,7 +388,8 @@ def test_figures_for_people() -> None:
 
 
 def test_memory_of_a_process_tree() -> None:
-    program = "import subprocess, sys; held = bytearray(60_000_000); subprocess.run([sys.executable, '-c', 'import time; time.sleep(30)'])"
+    child = "[sys.executable, '-c', 'import time; time.sleep(30)']"
+    program = f"import subprocess, sys; held = bytearray(60_000_000); subprocess.run({child})"
     process = subprocess.Popen([sys.executable, "-c", program])
     try:
         deadline = time.monotonic() + 20
@@ -379,8 +404,6 @@ def test_memory_of_a_process_tree() -> None:
 
 
 def test_memory_without_a_platform(tmp_path: Path) -> None:
-    from include.platform.settings import Settings
-
     with MemoryPeak(Settings(tmp_path, 22000), every_s=0.05) as memory:
         time.sleep(0.2)
     assert (memory.peak, memory.by_service) == (0, {})
