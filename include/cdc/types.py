@@ -3,6 +3,11 @@ engine writes its values down for the proof.
 
 Debezium runs with ``decimal.handling.mode=string`` and ``time.precision.mode=isostring``, so that numerics
 and times arrive as text without loss.
+
+The canonical text of a value is the same in every engine, different for different values, and NULL for NULL
+only. Only ``free_text`` may hold any character; all others keep to digits, letters and ``+ - : . space``.
+PostgreSQL's sessions need ``datestyle`` ISO and ``timezone`` UTC. A value that cannot be carried (infinity, a year
+before 1, numeric NaN) is written so that it equals nothing in the lake.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ class Carried:
 
     ``flink_source``: its type in Flink's view of the topic; ``flink_expression``: SQL that turns the source
     column ``{c}`` into the Iceberg column; ``iceberg``: makes the Iceberg type; ``postgres_text``,
-    ``trino_text``, ``clickhouse_text``: SQL that writes a non-null ``{c}`` as the same text in each engine.
+    ``trino_text``, ``clickhouse_text``: SQL that gives the canonical text of ``{c}`` in each engine.
     """
 
     flink_source: str
@@ -34,6 +39,7 @@ class Carried:
     postgres_text: str
     trino_text: str
     clickhouse_text: str
+    free_text: bool = False
 
 
 def _iceberg(name: str, *args: int) -> Callable[[], IcebergType]:
@@ -47,21 +53,27 @@ def _iceberg(name: str, *args: int) -> Callable[[], IcebergType]:
 
 _PLAIN_TIME = "REPLACE(REPLACE({c}, 'T', ' '), 'Z', '')"
 
-_INT = ("CAST({c} AS text)", "CAST({c} AS varchar)", "toString({c})")
-_TEXT = ("CAST({c} AS text)", "{c}", "{c}")
-_TIMESTAMP = (
-    "to_char({c}, 'YYYY-MM-DD HH24:MI:SS.US')",
-    "date_format({c}, '%Y-%m-%d %H:%i:%s.%f')",
-    "formatDateTime({c}, '%Y-%m-%d %H:%i:%S.%f', 'UTC')",
-)
+_PLAIN = ("CAST({c} AS text)", "CAST({c} AS varchar)", "toString({c})")
+_TEXT = ("CAST({c} AS text)", "{c}", "{c}", True)
+
+
+def _postgres_timestamp(value: str) -> str:
+    """``to_char`` gives NULL for infinity and drops the era: only years from 1 to 9999 are written by it."""
+    return (
+        "CASE WHEN {c} >= '0001-01-01' AND {c} < '10000-01-01' "
+        f"THEN to_char({value}, 'YYYY-MM-DD HH24:MI:SS.US') ELSE CAST({{c}} AS text) END"
+    )
+
+
+# Not Trino's date_format: it rounds to milliseconds.
+_TRINO_TIMESTAMP = "CAST(CAST({c} AS timestamp(6)) AS varchar)"
+_CLICKHOUSE_TIMESTAMP = "toString(toDateTime64({c}, 6, 'UTC'))"
 
 _TYPES: dict[str, Carried] = {
-    "int2": Carried("INT", "{c}", _iceberg("IntegerType"), *_INT),
-    "int4": Carried("INT", "{c}", _iceberg("IntegerType"), *_INT),
-    "int8": Carried("BIGINT", "{c}", _iceberg("LongType"), *_INT),
-    "bool": Carried(
-        "BOOLEAN", "{c}", _iceberg("BooleanType"), "CAST({c} AS text)", "CAST({c} AS varchar)", "if({c}, 'true', 'false')"
-    ),
+    "int2": Carried("INT", "{c}", _iceberg("IntegerType"), *_PLAIN),
+    "int4": Carried("INT", "{c}", _iceberg("IntegerType"), *_PLAIN),
+    "int8": Carried("BIGINT", "{c}", _iceberg("LongType"), *_PLAIN),
+    "bool": Carried("BOOLEAN", "{c}", _iceberg("BooleanType"), *_PLAIN),
     # Floats as their bits: no engine's decimal rendering is the same as another's.
     "float4": Carried(
         "FLOAT",
@@ -80,25 +92,29 @@ _TYPES: dict[str, Carried] = {
         "lower(hex(reverse(reinterpretAsFixedString({c}))))",
     ),
     "text": Carried("STRING", "{c}", _iceberg("StringType"), *_TEXT),
-    "date": Carried(
+    "date": Carried("STRING", "CAST(REPLACE({c}, 'Z', '') AS DATE)", _iceberg("DateType"), *_PLAIN),
+    "timestamp": Carried(
         "STRING",
-        "CAST(REPLACE({c}, 'Z', '') AS DATE)",
-        _iceberg("DateType"),
-        "to_char({c}, 'YYYY-MM-DD')",
-        "date_format({c}, '%Y-%m-%d')",
-        "toString({c})",
+        f"CAST({_PLAIN_TIME} AS TIMESTAMP(6))",
+        _iceberg("TimestampType"),
+        _postgres_timestamp("{c}"),
+        _TRINO_TIMESTAMP,
+        _CLICKHOUSE_TIMESTAMP,
     ),
-    "timestamp": Carried("STRING", f"CAST({_PLAIN_TIME} AS TIMESTAMP(6))", _iceberg("TimestampType"), *_TIMESTAMP),
     "timestamptz": Carried(
         "STRING",
         f"CAST(CAST({_PLAIN_TIME} AS TIMESTAMP(6)) AS TIMESTAMP_LTZ(6))",
         _iceberg("TimestamptzType"),
-        "to_char({c} AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS.US')",
-        "date_format({c} AT TIME ZONE 'UTC', '%Y-%m-%d %H:%i:%s.%f')",
-        "formatDateTime({c}, '%Y-%m-%d %H:%i:%S.%f', 'UTC')",
+        _postgres_timestamp("{c} AT TIME ZONE 'UTC'"),
+        _TRINO_TIMESTAMP.replace("{c}", "{c} AT TIME ZONE 'UTC'"),
+        _CLICKHOUSE_TIMESTAMP,
     ),
+    # As Debezium reads it: with the blanks that a cast to text would take away.
+    "bpchar": Carried("STRING", "{c}", _iceberg("StringType"), "textin(bpcharout({c}))", *_TEXT[1:]),
 }
-_AS_TEXT = ("varchar", "bpchar", "uuid", "json", "jsonb")
+_TYPES |= dict.fromkeys(("varchar", "uuid", "json", "jsonb"), _TYPES["text"])
+TYPE_NAMES = (*_TYPES, "numeric")
+"""Every type that can be carried, by ``pg_type.typname``."""
 
 
 def carried(type_name: str, precision: int | None = None, scale: int | None = None) -> Carried:
@@ -119,8 +135,6 @@ def carried(type_name: str, precision: int | None = None, scale: int | None = No
             "CAST({c} AS varchar)",
             f"toDecimalString({{c}}, {scale})",
         )
-    if type_name in _AS_TEXT:
-        return _TYPES["text"]
     try:
         return _TYPES[type_name]
     except KeyError:
