@@ -1,0 +1,198 @@
+"""PostgreSQL, Iceberg and ClickHouse as stores of the same rows, each read by its own engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from include.cdc.pipelines import Pipeline
+from include.cdc.source import SourceTable
+from include.platform import trino
+from include.platform.endpoints import Endpoints
+from include.proof.dialects import CLICKHOUSE, POSTGRES, TRINO, Dialect, Key
+from include.serving import clickhouse
+from include.serving.publish import SERVING
+
+KEYS_PER_READ = 5000
+
+Rows = Iterable[Sequence[Any]]
+
+
+class ProofError(RuntimeError):
+    """A store that cannot be read; the text names it, the table and the engine's reason."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """``rows`` rows and the sums of the two halves of their hashes."""
+
+    rows: int
+    first: int
+    second: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """The canonical text of each column, None for NULL; ``mark`` changes whenever the source writes the row."""
+
+    texts: tuple[str | None, ...]
+    mark: Any = None
+
+
+@dataclass(frozen=True)
+class Store:
+    """One engine's view of the tables. ``query`` runs a statement; ``relation`` names a table in the engine's SQL."""
+
+    name: str
+    dialect: Dialect
+    query: Callable[[str], Rows]
+    relation: Callable[[SourceTable], str]
+    describe: str = ""
+    """A statement that gives name and type of a relation's columns; without it a column has its PostgreSQL type."""
+    _types: dict[str, Mapping[str, str]] = field(default_factory=dict)
+
+    def buckets(self, table: SourceTable, count: int) -> dict[int, Bucket]:
+        """The table in ``count`` buckets, empty ones left out; one scan."""
+        rows = self._read(table, self.dialect.buckets(table, self.relation(table), count))
+        return {int(number): Bucket(int(n), int(first), int(second)) for number, n, first, second in rows}
+
+    def listing(self, table: SourceTable, count: int, chosen: Sequence[int]) -> Iterator[tuple[Key, int]]:
+        """Key and hash of every row of the ``chosen`` buckets of ``count``; one scan."""
+        for *key, value in self._read(table, self.dialect.listing(table, self.relation(table), count, chosen)):
+            yield tuple(key), int(value)
+
+    def rows(self, table: SourceTable, keys: Sequence[Key]) -> dict[Key, list[Row]]:
+        """The rows with these keys; no entry for a key that has none."""
+        found: dict[Key, list[Row]] = {}
+        places = [[column.name for column in table.columns].index(name) for name in table.key]
+        for start in range(0, len(keys), KEYS_PER_READ):
+            chunk = keys[start : start + KEYS_PER_READ]
+            for *texts, mark in self._read(table, self.dialect.rows(table, self.relation(table), self._key_types(table), chunk)):
+                found.setdefault(tuple(texts[place] for place in places), []).append(Row(tuple(texts), mark))
+        return found
+
+    def _key_types(self, table: SourceTable) -> Mapping[str, str]:
+        if not self.describe:
+            return {column.name: column.type_name for column in table.columns}
+        relation = self.relation(table)
+        if relation not in self._types:
+            types = {name.lower(): kind for name, kind, *_ in self._read(table, self.describe.format(relation=relation))}
+            self._types[relation] = {name: types[name.lower()] for name in table.key}
+        return self._types[relation]
+
+    def _read(self, table: SourceTable, statement: str) -> Rows:
+        try:
+            yield from self.query(statement)
+        except Exception as error:
+            text = getattr(error, "message", None) or str(error)
+            raise ProofError(f"{table.name} in {self.name}: {text.strip().splitlines()[0][:500]}") from error
+
+
+def _session(conninfo: str, timeout_s: float, **more: Any) -> psycopg.Connection:
+    """A read-only session in which canonical texts are rendered as :mod:`include.cdc.types` needs it."""
+    wanted = {
+        "timezone": "UTC",
+        "datestyle": "ISO",
+        "standard_conforming_strings": "on",
+        "default_transaction_read_only": "on",
+        "statement_timeout": int(timeout_s * 1000),
+        "lock_timeout": int(timeout_s * 1000),
+    }
+    options = " ".join(f"-c {name}={value}" for name, value in wanted.items())
+    return psycopg.connect(conninfo, autocommit=True, options=options, application_name="shudl proof", **more)
+
+
+def _postgres(query: Callable[[str], Rows]) -> Store:
+    return Store("postgres", POSTGRES, query, lambda table: POSTGRES.name(*table.name.split(".")))
+
+
+def postgres(conninfo: str, timeout_s: float) -> Store:
+    """The source as it is at each statement."""
+
+    def query(statement: str) -> Rows:
+        with _session(conninfo, timeout_s) as connection:
+            yield from connection.execute(statement)
+
+    return _postgres(query)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The source as it was at ``lsn``. Its store may be used from ``connections`` threads at once."""
+
+    lsn: str
+    store: Store
+
+
+@contextmanager
+def snapshot(conninfo: str, connections: int, timeout_s: float) -> Iterator[Snapshot]:
+    """A snapshot of PostgreSQL at a known LSN, exported by a temporary slot that is gone before the first read.
+
+    Waits for transactions that write when it begins; raises :class:`ProofError` when they last longer than ``timeout_s``.
+    """
+    readers: list[psycopg.Connection] = []
+    free: SimpleQueue[psycopg.Connection] = SimpleQueue()
+
+    def query(statement: str) -> Rows:
+        connection = free.get()
+        try:
+            return connection.execute(statement).fetchall()
+        finally:
+            free.put(connection)
+
+    try:
+        # Replication connections know only the simple protocol, which psycopg's client-side cursor speaks.
+        with _session(conninfo, timeout_s, replication="database", cursor_factory=psycopg.ClientCursor) as exporter:
+            pid = exporter.info.backend_pid
+            try:
+                _, lsn, name, _ = exporter.execute(
+                    f"CREATE_REPLICATION_SLOT shudl_proof_{pid} TEMPORARY LOGICAL pgoutput (SNAPSHOT 'export')"
+                ).fetchone()
+            except psycopg.errors.LockNotAvailable:
+                raise ProofError(
+                    f"no snapshot of the source within {timeout_s:.0f} s: a transaction that writes has not ended; "
+                    "see pg_stat_activity for the oldest backend_xid"
+                ) from None
+            for _ in range(connections):
+                readers.append(reader := _session(conninfo, timeout_s))
+                reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                reader.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(name))
+                free.put(reader)
+        yield Snapshot(lsn, _postgres(query))
+    finally:
+        for reader in readers:
+            reader.close()
+
+
+def iceberg(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float, catalog: str = "lake") -> Store:
+    """The pipeline's mirrors, read by Trino. ``catalog``: ``lake`` is branch main, ``published`` the branch of that name."""
+
+    def query(statement: str) -> Rows:
+        with trino.connect(endpoints, catalog, timeout_s) as connection:
+            cursor = connection.cursor()
+            cursor.execute(statement)
+            yield from iter(cursor.fetchone, None)
+
+    def relation(table: SourceTable) -> str:
+        return TRINO.name(catalog, pipeline.namespace, pipeline.iceberg_name(table.name))
+
+    return Store("iceberg", TRINO, query, relation, "SHOW COLUMNS FROM {relation}")
+
+
+def served(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float) -> Store:
+    """The copies of the pipeline's mirrors in ClickHouse."""
+
+    def query(statement: str) -> Rows:
+        with clickhouse.connect(endpoints, timeout_s) as client:
+            return client.query(statement).result_rows
+
+    def relation(table: SourceTable) -> str:
+        return CLICKHOUSE.name(SERVING, pipeline.iceberg_name(table.name))
+
+    return Store("clickhouse", CLICKHOUSE, query, relation, "DESCRIBE TABLE {relation}")
