@@ -12,7 +12,8 @@ import pytest
 from include.platform.settings import ROOT
 from tests.live import Platform
 
-X
+PAGES = (ROOT / "README.md", ROOT / "docs" / "troubleshooting.md")
+BLOCKS = [block for page in PAGES for block in re.findall(r"^```bash\n(.*?)^```$", page.read_text(), re.M | re.S)]
 SHORTER = {
     # The demo's replay ends soon, so that it does not go on under the tests that follow.
     "DEMO": "--until 2013-12-04",
