@@ -94,9 +94,12 @@ class Dialect:
         )
 
     def rows(self, table: SourceTable, relation: str, types: Mapping[str, str], keys: Sequence[Key]) -> str:
-        """A query of the rows with these keys: all columns' texts, then :attr:`mark`. ``types``: of the key columns."""
-        names = ", ".join(self.name(name) for name in table.key)
-        casts = ", ".join(f"CAST(k_{n} AS {types[name]})" for n, name in enumerate(table.key))
+        """A query of the rows with these keys: all columns' texts, then :attr:`mark`.
+
+        ``types``: the key columns' types, so that an index or statistics can be used; without them texts are compared.
+        """
+        names = ", ".join(self.name(name) for name in table.key) if types else ", ".join(map(self.text, key_columns(table)))
+        casts = ", ".join(f"CAST(k_{n} AS {types[name]})" if types else f"k_{n}" for n, name in enumerate(table.key))
         texts = ", ".join(self.text(column) for column in table.columns)
         return (
             f"SELECT {texts}, {self.mark} FROM {relation} "

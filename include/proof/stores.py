@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from queue import SimpleQueue
 from typing import Any
 
@@ -15,7 +16,7 @@ from include.cdc.pipelines import Pipeline
 from include.cdc.source import SourceTable
 from include.platform import trino
 from include.platform.endpoints import Endpoints
-from include.proof.dialects import CLICKHOUSE, POSTGRES, TRINO, Dialect, Key
+from include.proof.dialects import CLICKHOUSE, POSTGRES, TRINO, Dialect, Key, key_columns
 from include.serving import clickhouse
 from include.serving.publish import SERVING
 
@@ -53,9 +54,8 @@ class Store:
     dialect: Dialect
     query: Callable[[str], Rows]
     relation: Callable[[SourceTable], str]
-    describe: str = ""
-    """A statement that gives name and type of a relation's columns; without it a column has its PostgreSQL type."""
-    _types: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    key_types: Callable[[SourceTable], Mapping[str, str]] = lambda table: {}
+    """The types of a table's key columns; none where keys are to be found by their text."""
 
     def buckets(self, table: SourceTable, count: int) -> dict[int, Bucket]:
         """The table in ``count`` buckets, empty ones left out; one scan."""
@@ -70,21 +70,13 @@ class Store:
     def rows(self, table: SourceTable, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """The rows with these keys; no entry for a key that has none."""
         found: dict[Key, list[Row]] = {}
+        types = self.key_types(table) if keys else {}
         places = [[column.name for column in table.columns].index(name) for name in table.key]
         for start in range(0, len(keys), KEYS_PER_READ):
             chunk = keys[start : start + KEYS_PER_READ]
-            for *texts, mark in self._read(table, self.dialect.rows(table, self.relation(table), self._key_types(table), chunk)):
+            for *texts, mark in self._read(table, self.dialect.rows(table, self.relation(table), types, chunk)):
                 found.setdefault(tuple(texts[place] for place in places), []).append(Row(tuple(texts), mark))
         return found
-
-    def _key_types(self, table: SourceTable) -> Mapping[str, str]:
-        if not self.describe:
-            return {column.name: column.type_name for column in table.columns}
-        relation = self.relation(table)
-        if relation not in self._types:
-            types = {name.lower(): kind for name, kind, *_ in self._read(table, self.describe.format(relation=relation))}
-            self._types[relation] = {name: types[name.lower()] for name in table.key}
-        return self._types[relation]
 
     def _read(self, table: SourceTable, statement: str) -> Rows:
         try:
@@ -109,7 +101,13 @@ def _session(conninfo: str, timeout_s: float, **more: Any) -> psycopg.Connection
 
 
 def _postgres(query: Callable[[str], Rows]) -> Store:
-    return Store("postgres", POSTGRES, query, lambda table: POSTGRES.name(*table.name.split(".")))
+    return Store(
+        "postgres",
+        POSTGRES,
+        query,
+        relation=lambda table: POSTGRES.name(*table.name.split(".")),
+        key_types=lambda table: {column.name: column.type_name for column in key_columns(table)},
+    )
 
 
 def postgres(conninfo: str, timeout_s: float) -> Store:
@@ -182,7 +180,12 @@ def iceberg(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float, catalog:
     def relation(table: SourceTable) -> str:
         return TRINO.name(catalog, pipeline.namespace, pipeline.iceberg_name(table.name))
 
-    return Store("iceberg", TRINO, query, relation, "SHOW COLUMNS FROM {relation}")
+    @cache
+    def key_types(table: SourceTable) -> dict[str, str]:
+        types = {name: kind for name, kind, *_ in query(f"SHOW COLUMNS FROM {relation(table)}")}
+        return {name: types[name.lower()] for name in table.key}
+
+    return Store("iceberg", TRINO, query, relation, key_types)
 
 
 def served(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float) -> Store:
@@ -195,4 +198,4 @@ def served(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float) -> Store:
     def relation(table: SourceTable) -> str:
         return CLICKHOUSE.name(SERVING, pipeline.iceberg_name(table.name))
 
-    return Store("clickhouse", CLICKHOUSE, query, relation, "DESCRIBE TABLE {relation}")
+    return Store("clickhouse", CLICKHOUSE, query, relation)
