@@ -125,6 +125,7 @@ class Supervisor:
             return
         env = {key: value for key, value in os.environ.items() if key not in ("VIRTUAL_ENV",)}
         env["PYTHONPATH"] = str(ROOT)
+        env["SPT_NOENV"] = "1"  # setproctitle: a process that renames itself keeps the environment that tells whose it is
         subprocess.run(
             [sys.executable, "-m", "supervisor.supervisord", "-c", str(self.config_file)],
             check=True,
