@@ -16,6 +16,8 @@ from include.platform.airflow import AirflowClient, OnChange
 
 UNDER_WAY = ("queued", "running")
 LEAST_WAIT_S = 10.0
+OWN_RUN_S = 8.0
+"""How long after it is unpaused a DAG with a schedule may take to start a run."""
 ENDED = ("success", "failed", "skipped", "upstream_failed", "removed")
 ACTIVE = ("running", "deferred", "up_for_retry", "restarting")
 
@@ -36,14 +38,28 @@ def follow(airflow: AirflowClient, dag_id: str, deadline: float, on_change: OnCh
     mended by now, a new one is started.
     """
     airflow.wait_for_dags({dag_id}, timeout_s=max(LEAST_WAIT_S, deadline - time.monotonic()))
-    airflow.unpause(dag_id)
-    latest = airflow.latest_run(dag_id)
-    if latest and latest["state"] in UNDER_WAY:
+    if run_id := _under_way(airflow, dag_id):
         try:
-            return _until_end(airflow, dag_id, latest["dag_run_id"], deadline, on_change)
+            return _until_end(airflow, dag_id, run_id, deadline, on_change)
         except RunFailed:
             pass
     return _until_end(airflow, dag_id, airflow.trigger(dag_id, conf), deadline, on_change)
+
+
+def _under_way(airflow: AirflowClient, dag_id: str) -> str | None:
+    """The id of the run that is under way. A paused DAG is unpaused: one with a schedule then starts a run by itself."""
+    dag = next(dag for dag in airflow.dags() if dag["dag_id"] == dag_id)
+    until = time.monotonic()
+    if dag["is_paused"]:
+        airflow.unpause(dag_id)
+        until += OWN_RUN_S if dag["timetable_summary"] else 0
+    while True:
+        latest = airflow.latest_run(dag_id)
+        if latest and latest["state"] in UNDER_WAY:
+            return latest["dag_run_id"]
+        if time.monotonic() >= until:
+            return None
+        time.sleep(0.5)
 
 
 def _until_end(airflow: AirflowClient, dag_id: str, run_id: str, deadline: float, on_change: OnChange) -> str:

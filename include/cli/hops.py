@@ -27,7 +27,8 @@ class HopBoard:
         self.title = title
         self._hops: list[HopReading] = []
         self._history: dict[str, deque[tuple[float, int]]] = {}
-        self._last_line = 0.0
+        self._told_at = 0.0
+        self._told: list[HopReading] = []
         self._board = Board(self._draw)
 
     def __enter__(self) -> Self:
@@ -46,14 +47,14 @@ class HopBoard:
             if hop.rows is not None:
                 history = self._history.setdefault(hop.name, deque())
                 history.append((now, hop.rows))
-                while now - history[0][0] > RATE_OVER_S:
+                while len(history) > 2 and now - history[0][0] > RATE_OVER_S:
                     history.popleft()
-        if now - self._last_line >= LINE_EVERY_S:
-            self._last_line = now
+        if now - self._told_at >= LINE_EVERY_S:
+            self._told_at = now
             self._line()
 
     def rate(self, name: str) -> float:
-        """Rows a second over the last :data:`RATE_OVER_S`; below zero where rows vanish."""
+        """Rows a second over the last :data:`RATE_OVER_S`, or between the last two readings; below zero where rows vanish."""
         history = self._history.get(name)
         if not history or history[-1][0] == history[0][0]:
             return 0.0
@@ -61,7 +62,8 @@ class HopBoard:
         return (last - first) / (until - since)
 
     def _line(self) -> None:
-        if self._hops:
+        if self._hops != self._told:
+            self._told = self._hops
             self._board.changed("  →  ".join(self._brief(hop) for hop in self._hops))
 
     def _brief(self, hop: HopReading) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import psutil
 
 from include.cli.board import ServiceBoard
-from include.cli.console import CliError, say, seconds
+from include.cli.console import CliError, is_live, out, say, seconds
 from include.cli.dags import RunFailed, follow, span
 from include.cli.state import Parallel, last_words, reasons, service_url, supervised, survey
 from include.platform.airflow import ADMIN, AirflowClient
@@ -37,7 +38,9 @@ def up(s: Settings = settings, bootstrap: bool = True, timeout_s: float = 600, q
     """
     started = time.monotonic()
     refuse_to_start(s)
-    if made := make_manifests(s):
+    with out.status("Reading the dbt project") if is_live() else nullcontext():
+        made = make_manifests(s)
+    if made:
         say(f"Read the dbt project for {' and '.join(made)} [dim]{seconds(time.monotonic() - started)}[/]")
     Supervisor(s).launch()
     with ServiceBoard("Airflow, the control plane", CONTROL) as board:

@@ -345,11 +345,12 @@ def test_rates_of_hops(capsys: pytest.CaptureFixture[str]) -> None:
         board.show([HopReading("PostgreSQL", 2000, None), HopReading("Kafka", 1990, 0.5)], now=104.0)
         assert board.rate("PostgreSQL") == 250
         assert board.rate("Kafka") == 0
-        board.show([HopReading("PostgreSQL", 2000, None), HopReading("Kafka", 2000, 0.0)], now=130.0)
-        assert board.rate("PostgreSQL") == 0
+        board.show([HopReading("PostgreSQL", 2520, None), HopReading("Kafka", 2000, 0.0)], now=130.0)
+        assert board.rate("PostgreSQL") == 20, "slow readings are compared with the last one"
     out = capsys.readouterr().out
     assert "PostgreSQL 1,000  →  Kafka ?" in out
     assert "Kafka 2,000 (0.0 s behind)" in out
+    assert len(out.splitlines()) == 2, "one line every few seconds, the last figures once"
 
 
 def test_phases_count_what_the_launcher_did(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
