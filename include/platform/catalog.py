@@ -84,7 +84,7 @@ SERVICES: tuple[Service, ...] = (
 CONTROL_PLANE: tuple[Service, ...] = (
     Service("airflow-db", "Airflow's metadata database", "control", "postgres", "airflow_db", ("airflow_db",), stop_signal="INT"),
     Service("airflow-api-server", "Airflow API server and UI", "control", "airflow", "airflow", ("airflow",), needs=("airflow-db",)),
-    Service("airflow-scheduler", "Airflow scheduler", "control", "airflow", "", (), needs=("airflow-db",), stop_timeout_s=60),
+    Service("airflow-scheduler", "Airflow scheduler", "control", "airflow", "", (), needs=("airflow-db",)),
     Service("airflow-dag-processor", "Airflow DAG processor", "control", "airflow", "", (), needs=("airflow-db",)),
     Service("airflow-triggerer", "Airflow triggerer", "control", "airflow", "", (), needs=("airflow-db",)),
 )
