@@ -5,7 +5,7 @@
 #   AIRFLOW_PYTHON          the interpreter that has Airflow
 #   AIRFLOW_HOST, _PORT     where the API server listens
 #   AIRFLOW_DATA_DIR        Airflow's home
-#   AIRFLOW_LOGS_DIR        logs of tasks and of DAG files
+#   AIRFLOW_LOGS_DIR        logs of tasks and of DAG files; those of more than AIRFLOW_LOGS_DAYS (14) days go at start
 #   AIRFLOW_DB_HOST, _PORT, AIRFLOW_DB_PASSWORD_FILE
 #                           metadata: role and database "airflow" in a PostgreSQL of its own
 #   AIRFLOW_FERNET_FILE     random text from which the key is made that encrypts connections
@@ -50,6 +50,9 @@ AIRFLOW__CORE__PARALLELISM=6
 AIRFLOW__CORE__LOAD_EXAMPLES=False
 AIRFLOW__CORE__MAX_ACTIVE_RUNS_PER_DAG=1
 AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY=10
+# Tasks of a scheduler that was killed run again once it has been silent for 30 s.
+AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD=30
+AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL=15
 # start.py sees to the migrations.
 AIRFLOW__DATABASE__CHECK_MIGRATIONS=False
 AIRFLOW__LOGGING__COLORED_CONSOLE_LOG=False
@@ -75,6 +78,8 @@ set +a
 mkdir -p "$AIRFLOW_DATA_DIR" "$AIRFLOW_LOGS_DIR"
 (umask 077 && printf '{"admin": "%s"}\n' "$AIRFLOW_ADMIN" >"$RUN_DIR/passwords.json")
 unset AIRFLOW_DB_PASSWORD AIRFLOW_FERNET AIRFLOW_JWT AIRFLOW_API AIRFLOW_ADMIN
+if [ "$AIRFLOW_ROLE" = scheduler ]; then
+    find "$AIRFLOW_LOGS_DIR" -mindepth 1 \( -type f -o -type d -empty \) -mtime +"${AIRFLOW_LOGS_DAYS:-14}" -delete || true
+fi
 cd "$root"
-wait_for "$AIRFLOW_DB_HOST" "$AIRFLOW_DB_PORT" 120
 exec "$AIRFLOW_PYTHON" "$here/start.py" "$AIRFLOW_ROLE" "${options[@]}"

@@ -1,47 +1,55 @@
 """Run ``airflow <role> <options>`` once the metadata database is migrated and seeded.
 
 The API server does both (Airflow's own lock keeps two of them apart); every other role waits until the
-database is at this Airflow's revision. All of it costs one import of Airflow.
+database is at this Airflow's revision. All of it costs one import of Airflow, which the database's own
+start overlaps.
 """
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 
 WAIT_S = 180
+UNREACHABLE = "unreachable"
 
 
 def revision() -> str | None:
-    """The database's revision; None before the first migration."""
+    """The database's revision; None before the first migration, :data:`UNREACHABLE` while nothing answers."""
     from airflow import settings
     from sqlalchemy import text
+    from sqlalchemy.exc import OperationalError
 
-    with settings.get_engine().connect() as connection:
-        if connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:
-            return None
-        return connection.scalar(text("SELECT version_num FROM alembic_version"))
+    try:
+        with settings.get_engine().connect() as connection:
+            if connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:
+                return None
+            return connection.scalar(text("SELECT version_num FROM alembic_version"))
+    except OperationalError:
+        return UNREACHABLE
+
+
+def wait_until(arrived: Callable[[str | None], bool], look_at: str) -> str | None:
+    """The revision once ``arrived`` says so. Ends the process after :data:`WAIT_S`."""
+    deadline = time.monotonic() + WAIT_S
+    while not arrived(now := revision()):
+        if time.monotonic() > deadline:
+            sys.exit(f"Airflow's database is still {now or 'empty'} after {WAIT_S} s; see ./shudl logs {look_at}")
+        time.sleep(0.2)
+    return now
 
 
 def migrate_and_seed(head: str) -> None:
     from airflow.utils import db
     from airflow.utils.session import create_session
-
-    if revision() != head:
-        db.initdb()
     from shudl.seeds import seed
 
+    if wait_until(lambda now: now != UNREACHABLE, "airflow-db") != head:
+        db.initdb()
     with create_session() as session:
         if made := seed(session):
             print("made", ", ".join(made), flush=True)
-
-
-def wait_for(head: str) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while (now := revision()) != head:
-        if time.monotonic() > deadline:
-            sys.exit(f"metadata database: at revision {now}, not {head}, after {WAIT_S} s; see ./shudl logs airflow-api-server")
-        time.sleep(0.3)
 
 
 def main() -> None:
@@ -52,7 +60,7 @@ def main() -> None:
     if sys.argv[1] == "api-server":
         migrate_and_seed(head)
     else:
-        wait_for(head)
+        wait_until(lambda now: now == head, "airflow-api-server")
     airflow()
 
 
