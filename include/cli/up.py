@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import psutil
@@ -248,10 +249,14 @@ def down(s: Settings = settings, keep_airflow: bool = False) -> None:
 def end_leftovers(s: Settings) -> int:
     """End service processes of this checkout whose supervisord is gone; how many there were."""
     orphans = leftovers(s)
-    for process in orphans:
-        process.terminate()
-    _, alive = psutil.wait_procs(orphans, timeout=20)
+    pids = {process.pid for process in orphans}
+    for process, name in orphans.items():
+        with suppress(psutil.NoSuchProcess):
+            if process.ppid() not in pids:  # each service's first process ends its own children
+                process.send_signal(signal.Signals[f"SIG{BY_NAME[name].stop_signal}"])
+    _, alive = psutil.wait_procs(list(orphans), timeout=20)
     for process in alive:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(alive, timeout=10)
     return len(orphans)

@@ -186,11 +186,11 @@ def _installation() -> Check:
     return Check("installation", "ok", "all that the locks name")
 
 
-def leftovers(s: Settings = settings) -> list[psutil.Process]:
-    """Service processes of this checkout that no supervisord looks after any more."""
+def leftovers(s: Settings = settings) -> dict[psutil.Process, str]:
+    """Processes of this checkout that no supervisord looks after any more, and the service that each belongs to."""
     pid = Supervisor(s).pid() if s.home.exists() else None
     looked_after = {p.pid for p in psutil.Process(pid).children(recursive=True)} if pid else set()
-    found = []
+    found = {}
     for process in psutil.process_iter():
         if process.pid in looked_after:
             continue
@@ -198,8 +198,9 @@ def leftovers(s: Settings = settings) -> list[psutil.Process]:
             env = process.environ()
         except (psutil.Error, OSError):
             continue
-        if env.get("SUPERVISOR_PROCESS_NAME") in BY_NAME and env.get("RUN_DIR", "").startswith(f"{s.home}/run/"):
-            found.append(process)
+        name = env.get("SUPERVISOR_PROCESS_NAME")
+        if name in BY_NAME and env.get("RUN_DIR", "").startswith(f"{s.home}/run/"):
+            found[process] = name
     return found
 
 

@@ -32,6 +32,7 @@ from include.cli.state import Parallel
 from include.cli.up import _failure_text, service_step, show_tasks, stop_order
 from include.platform.catalog import BY_NAME, CONTROL_PLANE, SERVICES
 from include.platform.settings import PORT_OFFSETS, ROOT, Settings
+from tests.ports import free_block
 
 COMMANDS = ("demo", "up", "down", "status", "logs", "sql", "doctor", "check", "password")
 
@@ -108,14 +109,14 @@ def test_unexpected_errors_are_one_line_and_keep_their_traceback(tmp_path: Path)
 
 
 def test_what_does_not_run_is_code_3(tmp_path: Path) -> None:
-    done = shudl("sql", "postgres", "-", home=tmp_path, stdin="SELECT 1", SHUDL_PORT_BASE=free_block())
+    done = shudl("sql", "postgres", "-", home=tmp_path, stdin="SELECT 1", SHUDL_PORT_BASE=str(free_block()))
     assert done.returncode == 3
     assert "PostgreSQL (source database) does not answer" in done.stderr
     assert "./shudl up" in done.stderr
 
 
 def test_status_of_nothing(tmp_path: Path) -> None:
-    done = shudl("status", "--json", home=tmp_path, SHUDL_PORT_BASE=free_block())
+    done = shudl("status", "--json", home=tmp_path, SHUDL_PORT_BASE=str(free_block()))
     found = json.loads(done.stdout)
     assert done.returncode == 3
     assert [service["name"] for service in found["services"]] == list(BY_NAME)
@@ -163,26 +164,8 @@ def test_the_checked_in_pipelines_are_right(tmp_path: Path) -> None:
 # ── doctor ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def free_block() -> str:
-    """A base port whose whole block is free."""
-    for base in range(22000, 32000, 100):
-        sockets = []
-        try:
-            for offset in PORT_OFFSETS.values():
-                probe = socket.socket()
-                sockets.append(probe)
-                probe.bind(("127.0.0.1", base + offset))
-            return str(base)
-        except OSError:
-            continue
-        finally:
-            for probe in sockets:
-                probe.close()
-    raise RuntimeError("no free block of ports")
-
-
 def test_doctor_changes_nothing_and_names_what_is_wrong(tmp_path: Path) -> None:
-    base = free_block()
+    base = str(free_block())
     home = tmp_path / "with space"
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", int(base) + PORT_OFFSETS["kafka"]))
@@ -201,7 +184,7 @@ def test_doctor_changes_nothing_and_names_what_is_wrong(tmp_path: Path) -> None:
 
 
 def test_doctor_for_people(tmp_path: Path) -> None:
-    done = shudl("doctor", home=tmp_path / "home", SHUDL_PORT_BASE=free_block())
+    done = shudl("doctor", home=tmp_path / "home", SHUDL_PORT_BASE=str(free_block()))
     assert done.returncode == 0, done.stdout
     assert "FAIL" not in done.stdout
     assert "cores" in done.stdout
@@ -210,14 +193,14 @@ def test_doctor_for_people(tmp_path: Path) -> None:
 
 def test_a_state_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    done = shudl("up", home=tmp_path / "file" / "home", SHUDL_PORT_BASE=free_block())
+    done = shudl("up", home=tmp_path / "file" / "home", SHUDL_PORT_BASE=str(free_block()))
     assert done.returncode == 1
     assert "Nothing was started." in done.stderr
     assert "is not a folder" in done.stderr
 
 
 def test_up_names_every_taken_port_before_anything_starts(tmp_path: Path) -> None:
-    base = free_block()
+    base = str(free_block())
     with socket.socket() as kafka, socket.socket() as airflow:
         for taken, name in ((kafka, "kafka"), (airflow, "airflow")):
             taken.bind(("127.0.0.1", int(base) + PORT_OFFSETS[name]))

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -21,22 +20,11 @@ import pytest
 
 from include.cli.state import STATES
 from include.platform.catalog import BY_NAME
-from include.platform.settings import PORT_OFFSETS, ROOT, Settings, settings
+from include.platform.settings import ROOT, Settings, settings
 from include.platform.supervisor import Supervisor
+from tests.ports import free_block
 
 START = "from include.platform.supervisor import Supervisor; s = Supervisor(); s.launch(); s.start('postgres')"
-
-
-def free_block() -> int:
-    for base in range(24000, 32000, 100):
-        with socket.socket() as first, socket.socket() as second:
-            try:
-                first.bind((settings.host, base + PORT_OFFSETS["supervisor"]))
-                second.bind((settings.host, base + PORT_OFFSETS["postgres"]))
-                return base
-            except OSError:
-                continue
-    raise RuntimeError("no free block of ports")
 
 
 class Checkout:
