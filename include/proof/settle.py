@@ -18,7 +18,7 @@ from include.proof.dialects import Key
 from include.proof.report import Comparison, Kind
 from include.proof.stores import KEYS_PER_READ, Row, Store
 
-ROUNDS = 6
+ROUNDS = 4
 
 Judgement = Kind | Literal["settled", "moving"]
 
