@@ -209,7 +209,7 @@ def test_dag_writes_evidence_and_fails_on_a_difference(flights: Platform) -> Non
         assert flights.airflow.wait("prove_flights", run_id, timeout_s=300) == "failed"
         (task,) = flights.airflow.task_instances("prove_flights", run_id)
         log = flights.airflow.task_log("prove_flights", run_id, task["task_id"], task["try_number"])
-        assert "public.airlines, postgres → iceberg: 1 different: carrier=DL" in log
+        assert "public.airlines" in log and "1 different: carrier=DL" in log
         evidence = latest_evidence("prove_flights")
         assert evidence is not None and (evidence["run_id"], evidence["unresolved"]) == (run_id, 1)
     finally:
