@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from include.cdc.coverage import NotCovered
 from include.cdc.pipelines import PipelineError, by_source
 from include.cli.console import FAILED, USAGE, complain, err, out
+from include.cli.sql import cause
 from include.platform.endpoints import local_endpoints
-from include.proof import ProofError, prove
+from include.proof import prove
 from include.proof.show import summary, table
 
 
@@ -26,8 +26,8 @@ def main(
     except PipelineError as error:
         complain(str(error))
         raise typer.Exit(USAGE) from None
-    except (NotCovered, ProofError) as error:
-        complain(str(error))
+    except Exception as error:
+        complain(cause(error))
         raise typer.Exit(FAILED) from None
     if as_json:
         print(json.dumps(report.to_json(), indent=2))

@@ -157,6 +157,8 @@ def snapshot(conninfo: str, connections: int, timeout_s: float) -> Iterator[Snap
                     f"no snapshot of the source within {timeout_s:.0f} s: a transaction that writes has not ended; "
                     "see pg_stat_activity for the oldest backend_xid"
                 ) from None
+            except psycopg.Error as error:
+                raise ProofError(f"no snapshot of the source: {str(error).strip()}") from error
             for _ in range(connections):
                 readers.append(reader := _session(conninfo, timeout_s))
                 reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
