@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, Param, task
-from shudl.tags import Tag
 
 from include.cdc.pipelines import Pipeline, load_all
+from shudl.tags import Tag
 
 DOC = """
 ### Prove that the stores hold the same rows
@@ -43,10 +43,10 @@ def prove_dag(pipeline: Pipeline) -> DAG:
             import logging
 
             from airflow.sdk.exceptions import AirflowFailException
-            from shudl.endpoints import endpoints
 
             from include import proof
             from include.platform.evidence import write_evidence
+            from shudl.endpoints import endpoints
 
             report = proof.prove(pipeline, endpoints(), params["timeout_s"], logging.getLogger("airflow.task").info)
             path = write_evidence(dag_run.dag_id, dag_run.run_id, report.to_json())
