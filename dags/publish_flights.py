@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG, task
+
 from shudl.dbt import dbt_group
 from shudl.tags import Tag
 
@@ -18,7 +19,7 @@ DOC = """
 | `serving.*` | `dbt build` on ClickHouse: copies of these tables as they are at that commit, beside those served now |
 | `publish` | exchanges the copies with the tables in `serving`, and moves the branch `published` to the commit |
 
-In each group `dbt_producer_watcher` runs dbt; the other tasks show what it says of each model and its tests.
+In each group `dbt_producer_watcher` runs dbt, tests included; the other tasks show what becomes of each model.
 `serving._published` tells the commit that each table of ClickHouse was copied from; in Trino the catalog `published`
 shows the lake at it. Readers of ClickHouse see the old tables until the new ones are whole and tested.
 
@@ -63,5 +64,6 @@ with DAG(
 
     pinned = pin()
     marts = dbt_group("marts", "trino", timedelta(minutes=30))
-    serving = dbt_group("serving", "clickhouse", timedelta(minutes=30), {"SHUDL_PINNED": "{{ ti.xcom_pull(task_ids='pin')['for_dbt'] }}"})
+    env = {"SHUDL_PINNED": "{{ ti.xcom_pull(task_ids='pin')['for_dbt'] }}"}
+    serving = dbt_group("serving", "clickhouse", timedelta(minutes=30), env)
     marts >> pinned >> serving >> publish(pinned)

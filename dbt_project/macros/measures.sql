@@ -11,12 +11,3 @@
     avg(dep_delay_min) as avg_dep_delay_min,
     avg(arr_delay_min) as avg_arr_delay_min
 {% endmacro %}
-
-{# A row (measure, band_no, band) for the first of `bands`, pairs of a name and a condition, that `column` meets. #}
-{% macro banded(measure, column, bands) -%}
-    row(
-        cast('{{ measure }}' as varchar),
-        case {% for _, condition in bands %}when {{ column }} {{ condition }} then {{ loop.index }} {% endfor %}else 0 end,
-        cast(case {% for band, condition in bands %}when {{ column }} {{ condition }} then '{{ band }}' {% endfor %}else 'unknown' end as varchar)
-    )
-{%- endmacro %}

@@ -29,7 +29,7 @@ class ManifestMissing(RuntimeError):
     """A target's manifest was not made yet."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"{path} is missing: run `./shudl setup`, or `python -m include.serving.manifest` alone")
+        super().__init__(f"{path} is missing: run `./shudl up`, which makes it, or `python -m include.serving.manifest` alone")
 
 
 def manifest_path(target: str, s: Settings = settings) -> Path:

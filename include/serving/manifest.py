@@ -61,7 +61,9 @@ class _Parse:
         command = [str(executable(s)), "--quiet", "parse", "--no-partial-parse", "--target", target]
         command += ["--profiles-dir", str(PROJECT), "--target-path", self.output.name]
         env = {**os.environ, **environment(local_endpoints(s), s)}
-        self.process = subprocess.Popen(command, cwd=PROJECT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        self.process = subprocess.Popen(
+            command, cwd=PROJECT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
 
     def keep(self, wanted: str) -> str:
         """Wait for the end and put the files in their place; what went wrong, or an empty text."""

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 SERVING = "serving"
 NEXT = "serving_next"
 RECORDS = "_published"
+MODELS = "dbt_project/models/serving"
+RECORDED = "startsWith(comment, '{')"
+"""What tells the tables that were copied from the lake, in ``system.tables``."""
 
 
 class PublishError(RuntimeError):
@@ -67,9 +70,15 @@ class Published:
 
 def check_served(pipelines: Iterable[Pipeline], lake_tables: Iterable[str]) -> None:
     """Raises :class:`PublishError` unless each table with ``serve: true`` is among ``lake_tables``, which models read."""
-    wanted = {p.iceberg_table(name): f"{p.source}: {name}" for p in pipelines for name, table in p.tables.items() if table.serve}
-    if missing := [f"{who} has serve: true, but no model in dbt_project/models/serving reads {wanted_table}" for wanted_table, who in wanted.items() if wanted_table not in set(lake_tables)]:
-        raise PublishError("\n".join(missing))
+    read = set(lake_tables)
+    problems = [
+        f"{pipeline.source}: {name} has serve: true, but no model in {MODELS} reads {pipeline.iceberg_table(name)}"
+        for pipeline in pipelines
+        for name, table in pipeline.tables.items()
+        if table.serve and pipeline.iceberg_table(name) not in read
+    ]
+    if problems:
+        raise PublishError("\n".join(problems))
 
 
 def pin(lake: Lake, tables: Iterable[str], ref: str = BRANCH) -> Pinned:
@@ -83,7 +92,8 @@ def pin(lake: Lake, tables: Iterable[str], ref: str = BRANCH) -> Pinned:
     found = {".".join(item["key"]["elements"]): item["content"] for item in answer["contents"]}
     commit = answer["effectiveReference"]["hash"]
     if missing := [table for table in tables if "metadataLocation" not in found.get(table, {})]:
-        raise PublishError(f"the lake has no table {', '.join(missing)} at {ref}@{commit[:12]}; build the marts, or run the cdc DAG of its source")
+        names = ", ".join(missing)
+        raise PublishError(f"the lake has no table {names} at {ref}@{commit[:12]}; build the marts, or run its source's cdc DAG")
     return Pinned(commit, {table: _at(lake, found[table]["metadataLocation"]) for table in tables})
 
 
@@ -95,8 +105,7 @@ def _at(lake: Lake, metadata_location: str) -> At:
 def published(client: Client, database: str = SERVING) -> dict[str, Published]:
     """The tables of ``database`` that were copied from the lake, by name."""
     rows = client.query(
-        "SELECT name, comment, coalesce(total_rows, 0) FROM system.tables WHERE database = {database:String} AND comment LIKE '{%'",
-        parameters={"database": database},
+        f"SELECT name, comment, coalesce(total_rows, 0) FROM system.tables WHERE database = '{database}' AND {RECORDED}"
     ).result_rows
     return {name: _published(name, comment, count) for name, comment, count in rows}
 
@@ -134,15 +143,13 @@ def publish(endpoints: Endpoints, lake: Lake, pinned_hash: str, tables: Iterable
 
 
 def report(served: Mapping[str, Published], pinned_hash: str, started: datetime) -> dict[str, Any]:
-    """What is served now, and how long it took since ``started``; for a run's evidence."""
-    seconds = {
-        "until_copied": (min(table.copied_at for table in served.values()) - started).total_seconds(),
-        "total": (datetime.now(UTC) - started).total_seconds(),
-    }
+    """The evidence of a run that ``started`` then: what is served, and the seconds that the marts and the copies took."""
+    copying, now = min(table.copied_at for table in served.values()), datetime.now(UTC)
+    seconds = {"marts": copying - started, "serving": now - copying, "total": now - started}
     return {
         "nessie_hash": pinned_hash,
         "rows": {table: served[table].rows for table in sorted(served)},
-        "seconds": {what: round(value, 1) for what, value in seconds.items()},
+        "seconds": {what: round(duration.total_seconds(), 1) for what, duration in seconds.items()},
     }
 
 
@@ -159,5 +166,5 @@ def _ensure_records(client: Client) -> None:
         "JSONExtractString(comment, 'nessie_hash') AS nessie_hash, total_rows AS rows, "
         "parseDateTime64BestEffort(JSONExtractString(comment, 'copied_at'), 6, 'UTC') AS copied_at, "
         "JSONExtractString(comment, 'run_id') AS run_id "
-        f"FROM system.tables WHERE database = '{SERVING}' AND comment LIKE '{{%'"
+        f"FROM system.tables WHERE database = '{SERVING}' AND {RECORDED}"
     )
