@@ -30,7 +30,7 @@ class Service:
     ports: tuple[str, ...]
     needs: tuple[str, ...] = ()
     check_needs: tuple[str, ...] = ()
-    start_timeout_s: int = 180
+    start_timeout_s: int = 300
     stop_timeout_s: int = 20
     stop_signal: str = "TERM"
 

@@ -17,6 +17,8 @@ DAG_IDS = {
     "demo_replay",
     "platform_bootstrap",
     "platform_stop",
+    "prove_flights",
+    "publish_flights",
 }
 """Every DAG of the checkout. A DAG file that Airflow overlooks makes no import error: hence the exact set."""
 
