@@ -15,8 +15,8 @@ TESTS ?= tests
 help: ## List the goals
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
 
-demo: ## Install what is missing, then run the demo
-	@./shudl demo
+demo: ## Install what is missing, then run the demo (DEMO='--rate 500' for its options)
+	@./shudl demo $(DEMO)
 
 test: ## Install what is missing, then run the tests (TESTS=path for some of them)
 	@./shudl setup
