@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from include.platform.settings import ROOT, settings
+from include.serving.manifest import make_manifests
 
 os.environ["AIRFLOW_HOME"] = str(settings.data("airflow-dags"))
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
@@ -29,6 +30,7 @@ def probe(dags: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def files() -> dict[str, Any]:
+    make_manifests()
     return probe(ROOT / "dags")
 
 
