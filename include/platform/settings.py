@@ -55,6 +55,12 @@ class SettingsError(ValueError):
     """A setting from the environment that cannot be used; the text names it and the way out."""
 
 
+def _made(folder: Path, mode: int = 0o755) -> Path:
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True, mode=mode)
+    return folder
+
+
 @dataclass(frozen=True)
 class Settings:
     """Paths, ports and secrets of one checkout. Folders are made when first asked for."""
@@ -81,30 +87,22 @@ class Settings:
         return f"http://{self.host}:{self.port(name)}"
 
     def _folder(self, *parts: str, mode: int = 0o755) -> Path:
-        path = self.home.joinpath(*parts)
-        path.mkdir(parents=True, exist_ok=True, mode=mode)
-        return path
+        return _made(self.home.joinpath(*parts), mode)
 
     @cached_property
     def installed(self) -> Path:
         """What the locks name, as :mod:`include.platform.engines` installs it."""
-        path = self.install or self.home
-        path.mkdir(parents=True, exist_ok=True)
-        return path
+        return _made(self.install or self.home)
 
     @cached_property
     def envs(self) -> Path:
         """Python environments: ``envs/<name>/bin/python``."""
-        path = self.installed / "envs"
-        path.mkdir(exist_ok=True)
-        return path
+        return _made(self.installed / "envs")
 
     @cached_property
     def engines(self) -> Path:
         """Unpacked engines: ``engines/<name>``."""
-        path = self.installed / "engines"
-        path.mkdir(exist_ok=True)
-        return path
+        return _made(self.installed / "engines")
 
     @cached_property
     def logs(self) -> Path:
