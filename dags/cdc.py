@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from airflow.sdk import DAG, TaskGroup, task
+from airflow.sdk import DAG, AssetOrTimeSchedule, DeltaTriggerTimetable, TaskGroup, task
 from include.cdc.pipelines import Pipeline, load_all
+from shudl.assets import PLATFORM
 from shudl.tags import Tag
 
 DOC = """
@@ -20,6 +21,7 @@ Reconciles what `include/pipelines/` says of this source; does nothing where the
 | `lake` | namespace and Iceberg tables |
 | `jobs.*` | one Flink job a table, found by name, restarted from its last retained checkpoint |
 
+Runs every five minutes, and after each run of `platform_bootstrap`: Flink forgets its jobs when it is restarted.
 Each task returns the list of what it changed. A job that runs is never awaited.
 
 **When it fails.** The error names the table, slot, connector or job, its own first cause and the way out.
@@ -32,7 +34,7 @@ def cdc_dag(pipeline: Pipeline) -> DAG:
     with DAG(
         f"cdc_{pipeline.source}",
         description=f"Mirror {len(pipeline.tables)} tables of {pipeline.source} in the lake",
-        schedule=timedelta(minutes=5),
+        schedule=AssetOrTimeSchedule(timetable=DeltaTriggerTimetable(timedelta(minutes=5)), assets=[PLATFORM]),
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=True,

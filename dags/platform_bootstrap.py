@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow.sdk import DAG, TaskGroup, TriggerRule
+from shudl.assets import PLATFORM
 from shudl.operators import CheckService, StartService, WaitForService, WriteBootstrapEvidence
 from shudl.tags import Tag
 
@@ -57,5 +58,6 @@ with DAG(
         task_id="evidence",
         tasks={name: {deed: task.task_id for deed, task in deeds.items()} for name, deeds in tasks.items()},
         trigger_rule=TriggerRule.ALL_DONE,
+        outlets=[PLATFORM],
     )
     [deeds["works"] for deeds in tasks.values()] >> evidence

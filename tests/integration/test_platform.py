@@ -75,12 +75,14 @@ def test_secrets_are_private_and_in_no_process_list_or_log(platform: Platform) -
 
 
 def test_stop_and_start_again(platform: Platform) -> None:
-    """`platform_stop` ends every service and leaves Airflow; bootstrap brings them back, with what they held."""
+    """`platform_stop` ends every service and leaves Airflow; bootstrap brings them back, and with them Flink's jobs."""
+    jobs = {job["name"] for job in platform.jobs()}
     platform.run_dag("platform_stop")
     assert {s.name: platform.supervisor.state(s.name) for s in SERVICES} == dict.fromkeys((s.name for s in SERVICES), "stopped")
     evidence = platform.run_dag("platform_bootstrap")
     assert evidence is not None
     assert {deeds["start"]["was"] for deeds in evidence["services"].values()} == {"stopped"}
+    platform.eventually(lambda: {job["name"] for job in platform.jobs()} == jobs, 180, f"{len(jobs)} jobs are back")
 
 
 def test_sql_on_every_engine(platform: Platform) -> None:
