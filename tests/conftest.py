@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from pathlib import Path
 
 _base = Path(os.environ.get("SHUDL_HOME") or Path(__file__).resolve().parents[1] / ".shudl").absolute()
@@ -16,6 +17,9 @@ _home.mkdir(parents=True, exist_ok=True)
 os.environ.setdefault("SHUDL_INSTALL", str(_base))
 os.environ["SHUDL_HOME"] = str(_home)
 os.environ["SHUDL_PORT_BASE"] = str(int(os.environ.get("SHUDL_PORT_BASE") or 21000) + 100)
+
+# Started in the background, a shell lets its children ignore Ctrl-C, which some tests send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tests.live"]
 
