@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG, AssetOrTimeSchedule, DeltaTriggerTimetable, TaskGroup, task
+
 from include.cdc.pipelines import Pipeline, load_all
 from shudl.assets import PLATFORM
 from shudl.tags import Tag

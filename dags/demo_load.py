@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from airflow.sdk import DAG, Param, task
+
 from shudl.tags import Tag
 
 DOC = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param, task
+
 from shudl.tags import Tag
 
 DOC = """
@@ -49,8 +50,15 @@ with DAG(
             rate=params["rate"],
             until=date.fromisoformat(params["until"]) if params["until"] else None,
             max_events=params["max_events"],
-            progress=lambda p: next(calls) % 20 or log.info("%s: change %d of %d", p.virtual_time, p.event_number, p.total_events),
+            progress=lambda p: (
+                next(calls) % 20 or log.info("%s: change %d of %d", p.virtual_time, p.event_number, p.total_events)
+            ),
         )
-        return {"ended": report.ended, "events": report.events, "virtual_time": str(report.virtual_time), "rate": round(report.rate, 1)}
+        return {
+            "ended": report.ended,
+            "events": report.events,
+            "virtual_time": str(report.virtual_time),
+            "rate": round(report.rate, 1),
+        }
 
     replay()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from airflow.sdk import DAG, TaskGroup, TriggerRule
+
+from include.platform.catalog import LAYERS, SERVICES
 from shudl.assets import PLATFORM
 from shudl.operators import CheckService, StartService, WaitForService, WriteBootstrapEvidence
 from shudl.tags import Tag
-
-from include.platform.catalog import LAYERS, SERVICES
 
 DOC = """
 ### Start and validate the platform

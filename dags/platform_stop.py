@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from airflow.sdk import DAG, Param, TriggerRule
-from shudl.operators import StopService
-from shudl.tags import Tag
 
 from include.platform.catalog import SERVICES
+from shudl.operators import StopService
+from shudl.tags import Tag
 
 DOC = """
 ### Stop the platform

@@ -32,7 +32,12 @@ FROM_DAY = "2013-12-01"
 def shudl(*args: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
     """Run the command line with ``args``."""
     return subprocess.run(
-        [sys.executable, "-m", "include.cli", *args], cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL
+        [sys.executable, "-m", "include.cli", *args],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        stdin=subprocess.DEVNULL,
     )
 
 
@@ -58,7 +63,9 @@ class Platform:
         state = self.airflow.wait(dag_id, run_id, timeout_s=timeout_s)
         if state != "success":
             failed = [t for t in self.airflow.task_instances(dag_id, run_id) if t["state"] == "failed"]
-            logs = [f"{t['task_id']}:\n{self.airflow.task_log(dag_id, run_id, t['task_id'], t['try_number'])[-3000:]}" for t in failed]
+            logs = [
+                f"{t['task_id']}:\n{self.airflow.task_log(dag_id, run_id, t['task_id'], t['try_number'])[-3000:]}" for t in failed
+            ]
             pytest.fail(f"{dag_id} {run_id} is {state}\n" + "\n".join(logs), pytrace=False)
 
     def run_dag(self, dag_id: str, conf: dict[str, Any] | None = None, timeout_s: float = 300) -> dict[str, Any] | None:

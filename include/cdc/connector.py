@@ -96,9 +96,7 @@ def reconcile_connector(pipeline: Pipeline, endpoints: Endpoints, timeout_s: flo
     connect = endpoints["shudl_connect"]
     changes: list[str] = []
     changed_secret = write_secret(connect.extra["secrets_dir"], pipeline.source, source.password)
-    wanted = settings_of(
-        pipeline, source, f"{endpoints['shudl_registry'].url}/apis/ccompat/v7", connect.extra["secrets_dir"]
-    )
+    wanted = settings_of(pipeline, source, f"{endpoints['shudl_registry'].url}/apis/ccompat/v7", connect.extra["secrets_dir"])
     with httpx.Client(base_url=f"{connect.url}/connectors/{pipeline.connector}", timeout=30) as http:
         present = http.get("/config")
         if present.status_code == 404 or {k: v for k, v in present.json().items() if k != "name"} != wanted:

@@ -58,10 +58,16 @@ def wait_until_covered(
     seen = -1
     while (acknowledged := acknowledged_lsn(pipeline, endpoints)) is None or acknowledged < lsn:
         if acknowledged != seen:
-            progress("Kafka: the first snapshot is not complete" if acknowledged is None else f"Kafka: {lsn - acknowledged:,} bytes of WAL behind")
+            progress(
+                "Kafka: the first snapshot is not complete"
+                if acknowledged is None
+                else f"Kafka: {lsn - acknowledged:,} bytes of WAL behind"
+            )
             seen = acknowledged
         if time.monotonic() > deadline:
-            raise NotCovered(f"connector {pipeline.connector} acknowledged LSN {acknowledged} but {lsn} is needed, after {timeout_s:.0f} s")
+            raise NotCovered(
+                f"connector {pipeline.connector} acknowledged LSN {acknowledged} but {lsn} is needed, after {timeout_s:.0f} s"
+            )
         time.sleep(0.3)
     offsets = end_offsets([pipeline.topic(table) for table in tables], endpoints)
     manager = JobManager(endpoints["shudl_flink"].url)

@@ -130,7 +130,9 @@ def _require_whole_topic(job: TableJob, endpoints: Endpoints) -> None:
     from confluent_kafka import Consumer, TopicPartition
 
     topic = job.pipeline.topic(job.table.name)
-    consumer = Consumer({"bootstrap.servers": endpoints["shudl_kafka"].extra["bootstrap.servers"], "group.id": "shudl-watermarks", "log_level": 0})
+    consumer = Consumer(
+        {"bootstrap.servers": endpoints["shudl_kafka"].extra["bootstrap.servers"], "group.id": "shudl-watermarks", "log_level": 0}
+    )
     try:
         if topic not in consumer.list_topics(timeout=10).topics:
             return

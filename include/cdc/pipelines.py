@@ -110,7 +110,9 @@ def load_all(folder: Path = PIPELINES) -> list[Pipeline]:
     owners: dict[str, Path] = {}
     for path, pipeline in zip(paths, pipelines, strict=True):
         if pipeline.source in owners:
-            raise PipelineError([f"{path.name}: source {pipeline.source} is already claimed by {owners[pipeline.source].name}; rename one"])
+            raise PipelineError(
+                [f"{path.name}: source {pipeline.source} is already claimed by {owners[pipeline.source].name}; rename one"]
+            )
         owners[pipeline.source] = path
     return pipelines
 

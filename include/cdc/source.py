@@ -95,13 +95,18 @@ def reconcile_source(connection: psycopg.Connection, pipeline: Pipeline, tables:
         with connection.transaction():
             connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(schema)))
             connection.execute(
-                sql.SQL("CREATE TABLE {} (id int PRIMARY KEY, beat timestamptz NOT NULL)").format(sql.Identifier(schema, heartbeat))
+                sql.SQL("CREATE TABLE {} (id int PRIMARY KEY, beat timestamptz NOT NULL)").format(
+                    sql.Identifier(schema, heartbeat)
+                )
             )
             connection.execute(sql.SQL("INSERT INTO {} VALUES (1, now())").format(sql.Identifier(schema, heartbeat)))
         changes.append(f"made table {HEARTBEAT_TABLE}")
     wanted = {HEARTBEAT_TABLE: sql.Identifier(schema, heartbeat), **{t.name: t.identifier for t in tables}}
     for name, identifier in wanted.items():
-        if connection.execute("SELECT relreplident FROM pg_class WHERE oid = to_regclass(%s)", (quoted(name),)).fetchone()[0] != "f":
+        if (
+            connection.execute("SELECT relreplident FROM pg_class WHERE oid = to_regclass(%s)", (quoted(name),)).fetchone()[0]
+            != "f"
+        ):
             connection.execute(sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(identifier))
             changes.append(f"set REPLICA IDENTITY FULL on {name}")
     changes += _reconcile_publication(connection, pipeline, wanted)
@@ -141,7 +146,10 @@ def _reconcile_slot(connection: psycopg.Connection, pipeline: Pipeline) -> list[
     here = connection.info.dbname
     if plugin != "pgoutput" or database != here:
         raise PipelineError(
-            [f"slot {pipeline.slot} belongs to plugin {plugin} in database {database}; drop it or rename source {pipeline.source}"]
+            [
+                f"slot {pipeline.slot} belongs to plugin {plugin} in database {database}; "
+                f"drop it or rename source {pipeline.source}"
+            ]
         )
     if wal_status == "lost":
         raise PipelineError(

@@ -72,8 +72,8 @@ def _jobs(endpoints: Endpoints) -> list[dict[str, Any]]:
 
 
 def _last_commit_ms(pipeline: Pipeline, table: str, endpoints: Endpoints) -> int | None:
-    url = f"{endpoints['shudl_nessie'].url}/iceberg/v1/{BRANCH}/namespaces/{pipeline.namespace}/tables/{pipeline.iceberg_name(table)}"
-    metadata = httpx.get(url, timeout=3).raise_for_status().json()["metadata"]
+    path = f"/iceberg/v1/{BRANCH}/namespaces/{pipeline.namespace}/tables/{pipeline.iceberg_name(table)}"
+    metadata = httpx.get(f"{endpoints['shudl_nessie'].url}{path}", timeout=3).raise_for_status().json()["metadata"]
     return max((snapshot["timestamp-ms"] for snapshot in metadata.get("snapshots", [])), default=None)
 
 
@@ -151,5 +151,7 @@ class HopMeter:
 
         name = self.pipeline.iceberg_name(self.table)
         with connect(self.endpoints, timeout_s=30) as client:
-            rows, newest = client.query(f"SELECT count(), toUnixTimestamp64Milli(max({COMMITTED_AT})) FROM serving.`{name}`").result_rows[0]
+            rows, newest = client.query(
+                f"SELECT count(), toUnixTimestamp64Milli(max({COMMITTED_AT})) FROM serving.`{name}`"
+            ).result_rows[0]
         return rows, newest / 1000

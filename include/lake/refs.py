@@ -23,7 +23,9 @@ class Refs:
         answer = self._http.get(f"/trees/{name}")
         if answer.status_code == 404:
             answer = self._http.post(
-                "/trees", params={"name": name, "type": "BRANCH"}, json={"type": "BRANCH", "name": source, "hash": self.hash(source)}
+                "/trees",
+                params={"name": name, "type": "BRANCH"},
+                json={"type": "BRANCH", "name": source, "hash": self.hash(source)},
             )
             if answer.status_code == 409:
                 return self.hash(name)

@@ -49,7 +49,9 @@ SERVICES: tuple[Service, ...] = (
     ),
     Service("kafka", "Kafka (KRaft)", "messaging", "kafka", "kafka", ("kafka", "kafka_controller"), stop_timeout_s=40),
     Service("registry", "Schema registry (Apicurio)", "messaging", "registry", "registry", ("registry", "registry_management")),
-    Service("nessie", "Nessie (Iceberg REST catalog)", "catalog", "nessie", "nessie", ("nessie", "nessie_management"), needs=("s3",)),
+    Service(
+        "nessie", "Nessie (Iceberg REST catalog)", "catalog", "nessie", "nessie", ("nessie", "nessie_management"), needs=("s3",)
+    ),
     Service("connect", "Kafka Connect with Debezium", "integration", "connect", "connect", ("connect",), needs=("kafka",)),
     Service(
         "flink-jobmanager",
@@ -83,7 +85,9 @@ SERVICES: tuple[Service, ...] = (
 
 CONTROL_PLANE: tuple[Service, ...] = (
     Service("airflow-db", "Airflow's metadata database", "control", "postgres", "airflow_db", ("airflow_db",), stop_signal="INT"),
-    Service("airflow-api-server", "Airflow API server and UI", "control", "airflow", "airflow", ("airflow",), needs=("airflow-db",)),
+    Service(
+        "airflow-api-server", "Airflow API server and UI", "control", "airflow", "airflow", ("airflow",), needs=("airflow-db",)
+    ),
     Service("airflow-scheduler", "Airflow scheduler", "control", "airflow", "", (), needs=("airflow-db",)),
     Service("airflow-dag-processor", "Airflow DAG processor", "control", "airflow", "", (), needs=("airflow-db",)),
     Service("airflow-triggerer", "Airflow triggerer", "control", "airflow", "", (), needs=("airflow-db",)),

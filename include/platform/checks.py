@@ -39,7 +39,9 @@ def healthy(name: str, endpoints: Endpoints) -> None:
     except NotHealthy:
         raise
     except Exception as error:
-        raise NotHealthy(f"{endpoint.address}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
+        raise NotHealthy(
+            f"{endpoint.address}: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ) from error
 
 
 def works(name: str, endpoints: Endpoints) -> dict[str, Any]:
@@ -231,7 +233,9 @@ def _nessie_works(endpoints: Endpoints) -> dict[str, Any]:
 
 def _connect_works(endpoints: Endpoints) -> dict[str, Any]:
     url = endpoints["shudl_connect"].url
-    plugins = {p["class"]: p.get("version", "") for p in httpx.get(f"{url}/connector-plugins?connectorsOnly=false", timeout=20).json()}
+    plugins = {
+        p["class"]: p.get("version", "") for p in httpx.get(f"{url}/connector-plugins?connectorsOnly=false", timeout=20).json()
+    }
     wanted = ("io.debezium.connector.postgresql.PostgresConnector", "io.confluent.connect.avro.AvroConverter")
     for name in wanted:
         _expect(name in plugins, f"Kafka Connect does not have {name}")
@@ -239,7 +243,9 @@ def _connect_works(endpoints: Endpoints) -> dict[str, Any]:
 
 
 def _flink_job_works(endpoints: Endpoints) -> dict[str, Any]:
-    with SqlGateway(endpoints["shudl_flink_gateway"].url, {"execution.runtime-mode": "batch", "pipeline.name": "shudl.check"}) as sql:
+    with SqlGateway(
+        endpoints["shudl_flink_gateway"].url, {"execution.runtime-mode": "batch", "pipeline.name": "shudl.check"}
+    ) as sql:
         result = sql.execute("SELECT SUM(n) FROM (VALUES (1), (2), (3)) AS t (n)", timeout_s=90)
     _expect(result.rows == [[6]], f"Flink summed 1, 2, 3 to {result.rows}")
     return {"job_id": result.job_id}
@@ -294,7 +300,9 @@ def _clickhouse_works(endpoints: Endpoints) -> dict[str, Any]:
             total = client.query(f"SELECT sum(n) FROM {database}.t").result_rows[0][0]
         finally:
             client.command(f"DROP DATABASE {database}")
-        tables = client.query("SELECT count() FROM system.tables WHERE database = 'lake' SETTINGS show_data_lake_catalogs_in_system_tables=1").result_rows[0][0]
+        tables = client.query(
+            "SELECT count() FROM system.tables WHERE database = 'lake' SETTINGS show_data_lake_catalogs_in_system_tables=1"
+        ).result_rows[0][0]
     _expect(total == 5050, f"ClickHouse summed 1..100 to {total}")
     return {"version": client.server_version, "lake_tables": tables}
 

@@ -6,13 +6,13 @@ import pytest
 from airflow.models.connection import Connection
 from airflow.models.pool import Pool
 from airflow.models.team import Team
-from shudl.endpoints import from_connection, is_external
-from shudl.seeds import POOLS, connection, seed
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
 from include.platform.endpoints import CONN_IDS, Endpoint, local_endpoints
 from include.platform.settings import Settings
+from shudl.endpoints import from_connection, is_external
+from shudl.seeds import POOLS, connection, seed
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from shudl.tags import Tag
 
 from include.platform.settings import ROOT
+from shudl.tags import Tag
 from tests.dags.conftest import probe
 
 DAG_IDS = {

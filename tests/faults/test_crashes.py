@@ -29,7 +29,9 @@ def test_the_supervisor_heals_a_crash(published: Platform, service: str) -> None
     with platform.traffic(rate=200, seconds=20):
         pid = _kill(platform, service)
         platform.eventually(
-            lambda: platform.supervisor.info(service)["pid"] not in (None, pid) and platform.supervisor.state(service) == "running",
+            lambda: (
+                platform.supervisor.info(service)["pid"] not in (None, pid) and platform.supervisor.state(service) == "running"
+            ),
             60,
             f"{service} runs again",
         )

@@ -20,7 +20,9 @@ def _xcoms(platform: Platform, run_id: str) -> dict[str, list[str]]:
     tasks = platform.airflow.task_instances("cdc_flights", run_id)
     return {
         task["task_id"]: platform.airflow.request(
-            "GET", f"/dags/cdc_flights/dagRuns/{run_id}/taskInstances/{task['task_id']}/xcomEntries/return_value", params={"deserialize": "true"}
+            "GET",
+            f"/dags/cdc_flights/dagRuns/{run_id}/taskInstances/{task['task_id']}/xcomEntries/return_value",
+            params={"deserialize": "true"},
         )["value"]
         for task in tasks
     }
@@ -35,15 +37,16 @@ def test_second_run_changes_nothing(flights: Platform) -> None:
     ids = {job["jid"] for job in flights.jobs()}
     run_id = flights.start_dag("cdc_flights")
     flights.wait_dag("cdc_flights", run_id)
-    assert _xcoms(flights, run_id) == dict.fromkeys(
-        ("database", "messaging", "lake", *(f"jobs.{flights_pipeline().iceberg_name(t)}" for t in flights_pipeline().tables)), []
-    )
+    jobs = [f"jobs.{flights_pipeline().iceberg_name(table)}" for table in flights_pipeline().tables]
+    assert _xcoms(flights, run_id) == {task: [] for task in ("database", "messaging", "lake", *jobs)}
     assert {job["jid"] for job in flights.jobs()} == ids
 
 
 def test_source_side(flights: Platform) -> None:
     with psycopg.connect(flights.source) as connection:
-        slots = connection.execute("SELECT slot_name, plugin, failover, active FROM pg_replication_slots WHERE NOT temporary").fetchall()
+        slots = connection.execute(
+            "SELECT slot_name, plugin, failover, active FROM pg_replication_slots WHERE NOT temporary"
+        ).fetchall()
         published = connection.execute("SELECT count(*) FROM pg_publication_tables WHERE pubname = 'shudl_flights'").fetchone()[0]
     assert slots == [("shudl_flights", "pgoutput", True, True)]
     assert published == len(flights_pipeline().tables) + 1
@@ -73,7 +76,10 @@ def test_every_kind_of_change_arrives(flights: Platform) -> None:
     flights.cover()
     with connect(flights.endpoints, "lake") as connection:
         cursor = connection.cursor()
-        cursor.execute(f"SELECT carrier, name, _lsn > 0, _committed_at > current_timestamp - INTERVAL '10' MINUTE FROM {table} WHERE carrier LIKE 'Z%' ORDER BY 1")
+        cursor.execute(
+            "SELECT carrier, name, _lsn > 0, _committed_at > current_timestamp - INTERVAL '10' MINUTE "
+            f"FROM {table} WHERE carrier LIKE 'Z%' ORDER BY 1"
+        )
         assert [tuple(row) for row in cursor.fetchall()] == [
             ("ZA", "Äl‑pha 🛫", True, True),
             ("ZD", "", True, True),

@@ -16,7 +16,9 @@ def test_bootstrap_validates_every_service(platform: Platform) -> None:
     assert evidence is not None and evidence["ok"]
     assert set(evidence["services"]) == {service.name for service in SERVICES}
     for name, deeds in evidence["services"].items():
-        assert {deed: seen["state"] for deed, seen in deeds.items()} == dict.fromkeys(("start", "healthy", "works"), "success"), name
+        assert {deed: seen["state"] for deed, seen in deeds.items()} == dict.fromkeys(("start", "healthy", "works"), "success"), (
+            name
+        )
 
 
 def test_second_bootstrap_only_validates(platform: Platform) -> None:
@@ -40,7 +42,9 @@ def test_status_as_json(platform: Platform) -> None:
     status = json.loads(done.stdout)
     states = {service["name"]: service["state"] for service in status["services"]}
     assert states == dict.fromkeys((s.name for s in (*CONTROL_PLANE, *SERVICES)), "healthy")
-    assert all(service["url"] for service in status["services"] if service["name"] in ("trino", "clickhouse", "airflow-api-server"))
+    assert all(
+        service["url"] for service in status["services"] if service["name"] in ("trino", "clickhouse", "airflow-api-server")
+    )
     assert [pipeline["source"] for pipeline in status["pipelines"]] == ["flights"]
 
 

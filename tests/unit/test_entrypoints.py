@@ -18,7 +18,9 @@ ALL = (*CONTROL_PLANE, *SERVICES)
 
 
 def _run(entrypoint: Path, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["bash", str(entrypoint)], env={"PATH": os.environ["PATH"], **env}, capture_output=True, text=True, timeout=20)
+    return subprocess.run(
+        ["bash", str(entrypoint)], env={"PATH": os.environ["PATH"], **env}, capture_output=True, text=True, timeout=20
+    )
 
 
 def test_every_service_has_an_entrypoint_and_every_entrypoint_a_service() -> None:
@@ -41,7 +43,11 @@ def test_each_needed_variable_is_named_when_missing(service, tmp_path: Path) -> 
 def test_a_secret_that_cannot_be_read_is_named(service) -> None:
     entrypoint = ROOT / "docker" / "services" / service.entrypoint / "entrypoint.sh"
     env = service_environment(service.name)
-    wanted = [name for line in re.findall(r"^secret (.*)$", entrypoint.read_text(), re.M) for name in re.findall(r"\b[A-Z][A-Z0-9_]+\b", line)]
+    wanted = [
+        name
+        for line in re.findall(r"^secret (.*)$", entrypoint.read_text(), re.M)
+        for name in re.findall(r"\b[A-Z][A-Z0-9_]+\b", line)
+    ]
     for name in wanted:
         done = _run(entrypoint, {**env, f"{name}_FILE": "/nonexistent"})
         assert done.returncode == 64 and f"{name}_FILE=/nonexistent cannot be read" in done.stderr, (name, done.stderr)
