@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -19,7 +20,8 @@ def _kill(platform: Platform, service: str) -> int:
     pid = platform.supervisor.info(service)["pid"]
     process = psutil.Process(pid)
     for one in [process, *process.children(recursive=True)]:
-        os.kill(one.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(one.pid, signal.SIGKILL)
     return pid
 
 
