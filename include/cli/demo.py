@@ -63,7 +63,7 @@ def demo(from_day: date, rate: float, until: date | None, s: Settings = settings
     for dag, url in urls.items():
         say(f"  [bold]{dag}[/]  {url}")
     say(
-        "\nThe replay goes on by itself. Next: [bold]./shudl status[/] · "
+        "\nWhat is left of the replay goes on by itself. Next: [bold]./shudl status[/] · "
         "[bold]./shudl sql clickhouse 'SELECT * FROM serving.otp_by_carrier'[/] · [bold]./shudl down[/]"
     )
 
