@@ -6,6 +6,7 @@ connector, Iceberg tables, jobs) is derived here and nowhere else.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,11 +27,33 @@ class PipelineError(ValueError):
 
 
 class Table(BaseModel):
-    """How one source table is kept. ``mirror``: the Iceberg table equals the source table."""
+    """How one source table is kept, and what of it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    mode: Literal["mirror"] = "mirror"
-    serve: bool = False
+    mode: Literal["mirror", "changelog", "both"] = Field(
+        "mirror",
+        description="mirror: an Iceberg table that equals the source table, which needs a primary key. "
+        "changelog: an Iceberg table with every change as a row, append only. both: the two of them.",
+    )
+    serve: bool = Field(False, description="Whether ClickHouse gets a copy of the mirror.")
+    columns: tuple[str, ...] = Field((), description="Only these columns are captured; all of them when not given.")
+    exclude: tuple[str, ...] = Field((), description="These columns are not captured.")
+    mask: tuple[str, ...] = Field((), description="Of these columns only a hash leaves the source.")
+    text: tuple[str, ...] = Field(
+        (),
+        description="These columns are kept as PostgreSQL's text of them: for values that the column's Iceberg type "
+        "cannot hold, such as infinity, numeric NaN or dates before the year 1.",
+    )
+    where: str = Field("", description="Only rows for which this SQL condition holds are captured, for example: region = 'EU'.")
+
+    @property
+    def mirrored(self) -> bool:
+        return self.mode in ("mirror", "both")
+
+    @property
+    def logged(self) -> bool:
+        """Whether a changelog is kept."""
+        return self.mode in ("changelog", "both")
 
 
 class Pipeline(BaseModel):
@@ -70,16 +93,30 @@ class Pipeline(BaseModel):
         return f"{self.source}.{table}"
 
     def iceberg_name(self, table: str) -> str:
-        """Name of the Iceberg table of ``schema.table`` in :attr:`namespace`; ``public.`` is left out."""
+        """Name of the mirror of ``schema.table`` in :attr:`namespace`; ``public.`` is left out.
+
+        Lower case, since Trino knows no other; what is neither a letter, a digit nor ``_`` becomes ``_``.
+        """
         schema, name = table.split(".")
-        return name if schema == "public" else f"{schema}_{name}"
+        return re.sub(r"[^a-z0-9_]", "_", (name if schema == "public" else f"{schema}_{name}").lower())
 
     def iceberg_table(self, table: str) -> str:
         return f"{self.namespace}.{self.iceberg_name(table)}"
 
+    def changelog_name(self, table: str) -> str:
+        """Name of the changelog of ``schema.table`` in :attr:`namespace`."""
+        return f"{self.iceberg_name(table)}_changelog"
+
+    def changelog_table(self, table: str) -> str:
+        return f"{self.namespace}.{self.changelog_name(table)}"
+
     def job(self, table: str) -> str:
-        """Name of the Flink job that keeps ``schema.table``; also its Kafka consumer group."""
+        """Name of the Flink job that keeps the mirror of ``schema.table``; also its Kafka consumer group."""
         return f"cdc.{self.source}.{self.iceberg_name(table)}"
+
+    def changelog_job(self, table: str) -> str:
+        """Name of the Flink job that keeps the changelog of ``schema.table``; also its Kafka consumer group."""
+        return f"cdc.{self.source}.{self.changelog_name(table)}"
 
 
 def load(path: Path) -> Pipeline:
