@@ -83,7 +83,7 @@ def _download(endpoints: Endpoints, url: str, files: Path) -> None:
 
 def _copy(client: Any, table: str, source: str, rows: int) -> float:
     started = time.monotonic()
-    client.command(f"CREATE TABLE {table} ENGINE = MergeTree ORDER BY (id, n) AS SELECT * FROM {source}")
+    client.command(f"CREATE TABLE {table} ENGINE = MergeTree ORDER BY tuple() AS SELECT * FROM {source}")
     took = time.monotonic() - started
     (found,) = client.query(f"SELECT count() FROM {table}").result_rows[0]
     client.command(f"DROP TABLE {table} SYNC")

@@ -42,9 +42,10 @@ def percentile(weighted: Iterable[tuple[float, int]], share: float) -> float:
 
 def show(title: str, rows: Sequence[Sequence[object]], columns: Sequence[str]) -> None:
     """Print a table; figures to the right."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+    table = Table(box=None, pad_edge=False, header_style="dim")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number else "left")
     for row in rows:
         table.add_row(*(f"{cell:,.2f}" if isinstance(cell, float) else str(cell) for cell in row))
+    out.print(f"\n[bold]{title}[/]")
     out.print(table)
