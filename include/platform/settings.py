@@ -46,6 +46,10 @@ PORT_OFFSETS = {
     "flink_taskmanager_metrics": 76,
     "flink_gateway": 77,
     "trino": 80,
+    "spark": 85,
+    "spark_ui": 86,
+    "spark_worker": 87,
+    "spark_worker_ui": 88,
     "clickhouse": 90,
 }
 """Offset of every port in the block; the block's first port is ``SHUDL_PORT_BASE``."""
