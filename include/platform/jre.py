@@ -13,7 +13,6 @@ from pathlib import Path
 from include.platform.catalog import service
 from include.platform.settings import Settings, settings
 
-VARIABLE = "SHUDL_SPARK_JAVA_HOME"
 SPARK_JAVA = (17, 21)
 """Major versions that Spark 4.1 supports."""
 LEFT_OUT = "left out"
@@ -26,16 +25,15 @@ class NoJre(RuntimeError):
 
 def spark_jre(s: Settings = settings) -> Path:
     """Home of the Java runtime chosen for Spark, whether or not it fits."""
-    chosen = os.environ.get(VARIABLE)
-    return Path(chosen).expanduser().absolute() if chosen else s.engines / "jre21"
+    return s.spark_java_home or s.engines / "jre21"
 
 
 def spark_java_version(s: Settings = settings) -> str:
     """Version of the Java runtime chosen for Spark. Raises :class:`NoJre` when it is missing or does not fit."""
     home = spark_jre(s)
     way_out = (
-        f"set {VARIABLE} to the home of a Java {' or '.join(map(str, SPARK_JAVA))}, or unset it: ShuDL brings one"
-        if os.environ.get(VARIABLE)
+        f"set SHUDL_SPARK_JAVA_HOME to the home of a Java {' or '.join(map(str, SPARK_JAVA))}, or unset it: ShuDL brings one"
+        if s.spark_java_home
         else "./shudl setup installs it"
     )
     try:
