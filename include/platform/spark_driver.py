@@ -57,7 +57,6 @@ def end(processes: list[psutil.Process]) -> None:
         say(f"ending process {process.pid}, left of an earlier driver of this name")
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    psutil.wait_procs(processes, timeout=10)
 
 
 def lock() -> socket.socket:
