@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,16 +24,19 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"AIRFLOW_CONN_{endpoint.conn_id.upper()}", connection(endpoint).as_json())
 
 
-def test_start_is_skipped_with_the_reason(connections: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def no_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     empty = Settings(tmp_path, 21000, spark_java_home=tmp_path / "empty")
-    monkeypatch.setattr(jre.left_out, "__defaults__", (empty,))
+    monkeypatch.setattr(jre, "left_out", partial(jre.left_out, s=empty))
+
+
+def test_start_is_skipped_with_the_reason(connections: None, no_java: None, tmp_path: Path) -> None:
     for service in ("spark-master", "spark-worker"):
         with pytest.raises(AirflowSkipException, match=rf"{service} is left out: {tmp_path}/empty is not the home of a Java"):
             StartService(task_id="start", service=service).execute({})
 
 
-def test_a_spark_of_the_users_needs_no_java_here(connections: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jre.left_out, "__defaults__", (Settings(tmp_path, 21000, spark_java_home=tmp_path / "empty"),))
+def test_a_spark_of_the_users_needs_no_java_here(connections: None, no_java: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CONN_SHUDL_SPARK", '{"conn_type": "spark", "host": "spark.example", "port": 7077}')
     assert StartService(task_id="start", service="spark-worker").execute({}) == "external"
 
@@ -52,6 +56,5 @@ def test_a_job_is_submitted_to_the_connections_master(connections: None) -> None
     }
     assert hook._env["SHUDL_SPARK_NAME"] == "a.b.c.-1"
     assert Path(hook._env["PATH"].split(os.pathsep)[0], "spark-submit") == SERVICE / "bin" / "spark-submit"
-    assert not [
-        value for value in hook._env.values() if value in (settings.secret("spark_auth"), settings.secret("s3_secret_key"))
-    ]
+    secrets = (settings.secret("spark_auth"), settings.secret("s3_secret_key"))
+    assert not [name for name, value in hook._env.items() if value in secrets]

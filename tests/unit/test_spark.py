@@ -16,11 +16,13 @@ from pathlib import Path
 import psutil
 import pytest
 
+from include.cli import up
+from include.cli.board import ServiceBoard
 from include.cli.state import survey
 from include.platform import doctor, spark_driver
 from include.platform.catalog import SERVICES
 from include.platform.endpoints import local_endpoints
-from include.platform.jre import NoJre, left_out, spark_java_version
+from include.platform.jre import LEFT_OUT, NoJre, left_out, spark_java_version
 from include.platform.settings import Settings, settings
 from include.platform.spark import SERVICE, properties_file
 
@@ -60,6 +62,14 @@ def test_spark_is_left_out_where_no_java_fits(tmp_path: Path) -> None:
     assert "not the home of a Java" in states["spark-master"].reason
     (check,) = [check for check in doctor.examine(empty) if check.name == "Java for Spark"]
     assert check.status == "warn" and "empty" in check.found and "SHUDL_SPARK_JAVA_HOME" in check.advice
+
+
+def test_up_shows_what_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up, "left_out", lambda name: f"no Java for {name}")
+    board = ServiceBoard("", ["spark-master"])
+    up.show_tasks(board, [{"task_id": f"compute.spark-master.{step}", "state": "skipped"} for step in up.STEPS])
+    row = board.rows["spark-master"]
+    assert (row.state, row.note) == (LEFT_OUT, "no Java for spark-master") and row.took is not None
 
 
 def test_secrets_of_applications_are_in_a_private_file(tmp_path: Path) -> None:

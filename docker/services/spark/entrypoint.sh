@@ -13,7 +13,7 @@ export SPARK_CONF_DIR=$RUN_DIR/conf
 render "$here/config/spark-defaults.conf.template" "$SPARK_CONF_DIR/spark-defaults.conf"
 unset SPARK_AUTH_SECRET
 export SPARK_LOCAL_IP=$SPARK_HOST SPARK_WORKER_DIR=$SPARK_DATA_DIR/work SPARK_LOCAL_DIRS=$SPARK_DATA_DIR/local AWS_REGION=$LAKE_S3_REGION
-export SPARK_DAEMON_JAVA_OPTS="-XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError"
+export SPARK_DAEMON_JAVA_OPTS="-XX:+UseSerialGC -XX:TieredStopAtLevel=1 -XX:+ExitOnOutOfMemoryError"
 mkdir -p "$SPARK_WORKER_DIR" "$SPARK_LOCAL_DIRS"
 cd "$RUN_DIR"
 case $SPARK_ROLE in
