@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from include.platform.trino import connect
 from shudl.seeds import connection
 from tests.live import Platform
 
-NAME = "test.spark"
+NAME = f"test.spark.{uuid.uuid4()}"
 TABLE = "audit.test_spark"
 ROWS = 16
 JOB = f"""
@@ -40,7 +41,8 @@ TASK = f"""
 import sys
 from shudl.spark import SparkJob
 
-SparkJob(task_id="job", application=sys.argv[1], name="{NAME}").execute({{}})
+quick = {{f"spark.{{process}}.extraJavaOptions": "-XX:TieredStopAtLevel=1" for process in ("driver", "executor")}}
+SparkJob(task_id="job", application=sys.argv[1], name="{NAME}", conf=quick).execute({{}})
 """
 
 
