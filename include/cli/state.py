@@ -98,7 +98,7 @@ def service_url(svc: Service, endpoints: Endpoints, s: Settings = settings) -> s
         return s.url(svc.port)
     endpoint = endpoints[CONN_IDS[svc.name]]
     if endpoint.conn_type == "spark":
-        return endpoint.extra["web_ui"]
+        return s.url("spark_ui")
     if endpoint.conn_type == "postgres":
         return f"postgresql://{endpoint.login}@{endpoint.address}/{endpoint.schema}"
     return endpoint.address if endpoint.conn_type == "kafka" else endpoint.url

@@ -19,7 +19,7 @@ from include.lake.catalog import BRANCH, BUCKET, PUBLISHED, REGION, WAREHOUSE, L
 from include.platform.catalog import service
 from include.platform.endpoints import CONN_IDS, Endpoint, Endpoints
 from include.platform.flink import JobManager, SqlGateway
-from include.platform.spark import Master, submit
+from include.platform.spark import Master, submit, web_ui
 
 HEALTH_TIMEOUT_S = 4.0
 SPARK_CHECK = Path(__file__).with_name("spark_check.py")
@@ -104,7 +104,7 @@ def _taskmanager_healthy(endpoint: Endpoint) -> None:
 
 
 def _spark_master(endpoint: Endpoint) -> Master:
-    return Master(endpoint.extra["web_ui"], HEALTH_TIMEOUT_S)
+    return Master(web_ui(endpoint), HEALTH_TIMEOUT_S)
 
 
 def _spark_worker_healthy(endpoint: Endpoint) -> None:

@@ -25,7 +25,7 @@ TAIL = 20
 
 
 class SparkError(RuntimeError):
-    """An application failed; the text has the end of its driver's output."""
+    """An application failed, with the end of its driver's output, or cannot be submitted."""
 
 
 class Master:
@@ -50,6 +50,16 @@ class Master:
 
 def master_url(endpoint: Endpoint) -> str:
     return f"spark://{endpoint.address}"
+
+
+def web_ui(endpoint: Endpoint) -> str:
+    """Address of the master's web UI. Raises :class:`SparkError` for a connection that does not say it."""
+    try:
+        return endpoint.extra["web_ui"]
+    except KeyError:
+        raise SparkError(
+            f'connection {endpoint.conn_id} does not say where the master\'s web UI is: add {{"web_ui": "http://…"}} to its extra'
+        ) from None
 
 
 def properties(endpoints: Endpoints, s: Settings = settings) -> dict[str, str]:
@@ -101,7 +111,7 @@ def driver_environment(name: str, endpoints: Endpoints, s: Settings = settings) 
         "PATH": f"{SERVICE / 'bin'}:{os.environ['PATH']}",
         "SPARK_DRIVER_PYTHON": sys.executable,
         "SHUDL_SPARK_NAME": name,
-        "SHUDL_SPARK_MASTER_UI": endpoints["shudl_spark"].extra["web_ui"],
+        "SHUDL_SPARK_MASTER_UI": web_ui(endpoints["shudl_spark"]),
         "SHUDL_HOME": str(s.home),
     }
 

@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import NoReturn
 
@@ -27,6 +28,8 @@ from include.platform.spark import Master
 
 MARKS = ("SHUDL_SPARK_NAME", "SHUDL_HOME")
 """Variables that every process of a driver inherits, and that together are its own."""
+SINCE = "SHUDL_SPARK_SINCE"
+"""Variable that the processes of a driver inherit from when it becomes Spark: its own age, whatever theirs."""
 LOCK_S = 30
 MASTER_S = 60
 PR_SET_PDEATHSIG = 1
@@ -37,15 +40,21 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def age(process: psutil.Process, environment: Mapping[str, str]) -> tuple[float, int]:
+    """When the driver that ``process`` belongs to began, and its process id."""
+    began, pid = environment.get(SINCE, f"{process.create_time()} {process.pid}").split()
+    return float(began), int(pid)
+
+
 def older() -> list[psutil.Process]:
-    """The processes of this driver's name that began before this one."""
-    me = psutil.Process()
+    """The processes of drivers of this name that began before this one."""
     mine = [os.environ[mark] for mark in MARKS]
-    age = (me.create_time(), me.pid)
+    my_age = age(psutil.Process(), {})
     found = []
     for process in psutil.process_iter():
         try:
-            if (process.create_time(), process.pid) < age and [process.environ().get(mark) for mark in MARKS] == mine:
+            environment = process.environ()
+            if [environment.get(mark) for mark in MARKS] == mine and age(process, environment) < my_age:
                 found.append(process)
         except (psutil.Error, OSError):
             continue
@@ -73,6 +82,7 @@ def lock() -> socket.socket:
                 sys.exit(f"spark-submit: another driver of {os.environ['SHUDL_SPARK_NAME']} lives and cannot be ended")
             time.sleep(0.2)
         else:
+            end(older())
             os.set_inheritable(held.fileno(), True)
             return held
 
@@ -107,6 +117,7 @@ def main(arguments: list[str]) -> NoReturn:
     program = os.path.join(os.environ["SPARK_HOME"], "bin", "spark-submit")
     # Airflow's own settings, its database's password among them, are no business of an application.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")}
+    environment[SINCE] = "{} {}".format(*age(psutil.Process(), {}))
     say(f"starting the driver as process {os.getpid()}, which holds lock {held.fileno()}")
     os.execve(program, [program, *arguments], environment)
 

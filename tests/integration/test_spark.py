@@ -15,7 +15,7 @@ import pytest
 
 from include.platform.endpoints import Endpoints
 from include.platform.settings import ROOT
-from include.platform.spark import Master
+from include.platform.spark import Master, web_ui
 from include.platform.trino import connect
 from shudl.seeds import connection
 from tests.live import Platform
@@ -76,7 +76,7 @@ def test_a_name_has_one_driver_and_its_rows_are_written_once(platform: Platform,
     """The first task loses its driver to the second (as when Airflow takes a worker for dead), the second is killed."""
     job = tmp_path / "job.py"
     job.write_text(JOB)
-    master = Master(platform.endpoints["shudl_spark"].extra["web_ui"])
+    master = Master(web_ui(platform.endpoints["shudl_spark"]))
     first = Task(job, platform.endpoints)
     platform.eventually(first.appends, 180, "the first task appends")
     second = Task(job, platform.endpoints)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,10 +22,10 @@ from include.cli.board import ServiceBoard
 from include.cli.state import survey
 from include.platform import doctor, spark_driver
 from include.platform.catalog import SERVICES
-from include.platform.endpoints import local_endpoints
+from include.platform.endpoints import Endpoint, local_endpoints
 from include.platform.jre import LEFT_OUT, NoJre, left_out, spark_java_version
 from include.platform.settings import Settings, settings
-from include.platform.spark import SERVICE, properties_file
+from include.platform.spark import SERVICE, SparkError, properties_file, web_ui
 
 SPARK = ["spark-master", "spark-worker"]
 NAME = "dag.task.run.-1"
@@ -87,6 +88,11 @@ sleep 60 &
 mv {folder}/told.$$ {folder}/told
 wait
 """
+
+
+def test_a_connection_must_say_where_the_master_is_asked() -> None:
+    with pytest.raises(SparkError, match=r'connection shudl_spark does not say .* add \{"web_ui": "http://…"\} to its extra'):
+        web_ui(Endpoint("shudl_spark", "spark", "spark.example", 7077))
 
 
 class FakeMaster(BaseHTTPRequestHandler):
@@ -153,6 +159,7 @@ def test_a_driver_becomes_spark_submit(driver_env: dict[str, str], tmp_path: Pat
     assert pid == process.pid
     assert rest.startswith(f"--name {NAME} a b.py\n")
     assert f"SHUDL_SPARK_NAME={NAME}\n" in rest and "AIRFLOW__" not in rest
+    assert re.search(rf"^{spark_driver.SINCE}=[\d.]+ {pid}$", rest, re.MULTILINE), "its children must be as old as it is"
     assert process.wait() == -signal.SIGKILL
     os.kill(child, signal.SIGKILL)
 
