@@ -204,7 +204,8 @@ def summary(s: Settings) -> None:
         ("clickhouse", "ClickHouse"),
         ("postgres", "PostgreSQL"),
     ):
-        say(f"  [bold]{title:<16}[/] {service_url(BY_NAME[name], endpoints, s)}")
+        if not left_out(name, s):
+            say(f"  [bold]{title:<16}[/] {service_url(BY_NAME[name], endpoints, s)}")
 
 
 def stop_order(services: list[Service]) -> list[list[str]]:

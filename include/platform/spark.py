@@ -16,7 +16,7 @@ import httpx
 
 from include.lake.catalog import REGION, Lake
 from include.platform.endpoints import Endpoint, Endpoints
-from include.platform.jre import spark_jre
+from include.platform.jre import spark_java_version, spark_jre
 from include.platform.settings import ROOT, Settings, settings
 
 SERVICE = ROOT / "docker" / "services" / "spark"
@@ -98,7 +98,11 @@ def properties_file(endpoints: Endpoints, s: Settings = settings) -> Path:
 
 
 def driver_environment(name: str, endpoints: Endpoints, s: Settings = settings) -> dict[str, str]:
-    """What the process of ``spark-submit`` needs in its environment, for the application called ``name``."""
+    """What the process of ``spark-submit`` needs in its environment, for the application called ``name``.
+
+    Raises :class:`include.platform.jre.NoJre`: a driver needs a Java here, wherever the cluster is.
+    """
+    spark_java_version(s)
     return {
         "JAVA_HOME": str(SERVICE / "jre"),
         "SPARK_JRE": str(spark_jre(s)),

@@ -25,7 +25,7 @@ from include.platform.catalog import SERVICES
 from include.platform.endpoints import Endpoint, local_endpoints
 from include.platform.jre import LEFT_OUT, NoJre, left_out, spark_java_version
 from include.platform.settings import Settings, settings
-from include.platform.spark import SERVICE, SparkError, properties_file, web_ui
+from include.platform.spark import SERVICE, SparkError, driver_environment, properties_file, web_ui
 
 SPARK = ["spark-master", "spark-worker"]
 NAME = "dag.task.run.-1"
@@ -56,6 +56,9 @@ def test_spark_is_left_out_where_no_java_fits(tmp_path: Path) -> None:
         spark_java_version(empty)
     with pytest.raises(NoJre, match=r"is Java 25\.0\.3, on which Spark does not run"):
         spark_java_version(java(tmp_path / "25", "25.0.3"))
+
+    with pytest.raises(NoJre):
+        driver_environment("a", local_endpoints(empty), empty)
 
     assert [service.name for service in SERVICES if left_out(service.name, empty)] == SPARK
     states = {state.name: state for state in survey(s=empty)}
