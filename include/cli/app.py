@@ -115,10 +115,11 @@ def status(as_json: Json = False) -> None:
     """Show every service, the pipelines, and what takes space.
 
     A service is [bold]stopped[/], [bold]starting[/] (not ready yet), [bold]healthy[/], [bold]unhealthy[/] (runs, but
-    does not answer as it should), [bold]restarting[/] (crashed), [bold]stopping[/] or [bold]failed[/] (the supervisor gave up).
+    does not answer as it should), [bold]restarting[/] (crashed), [bold]stopping[/], [bold]failed[/] (the supervisor gave up)
+    or [bold]left out[/] (this machine cannot run it; all else works without).
 
     JSON: {healthy, services: \\[{name, title, layer, state, healthy, reason, url, pid, uptime_s, rss_mb}],
-    pipelines: \\[…], disk: {free_mb, data_mb, logs_mb}}. Exit code 0 when all is healthy, else 3.
+    pipelines: \\[…], disk: {free_mb, data_mb, logs_mb}}. Exit code 0 when all is healthy or left out, else 3.
     """
     from include.cli.status import show
     from include.cli.status import status as look

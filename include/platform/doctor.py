@@ -18,6 +18,7 @@ import psutil
 
 from include.platform.catalog import BY_NAME
 from include.platform.engines.state import stale_engines, stale_envs, stale_links
+from include.platform.jre import NoJre, spark_java_version, spark_jre
 from include.platform.settings import ROOT, Settings, settings
 from include.platform.supervisor import Supervisor, port_holder, taken_ports
 
@@ -51,6 +52,7 @@ def examine(s: Settings = settings) -> list[Check]:
         _state_folder(s),
         *_paths(s),
         _installation(),
+        _spark(s),
         *_ports(s),
         _ephemeral_ports(s),
         _open_files(),
@@ -184,6 +186,15 @@ def _installation() -> Check:
     if gone := missing():
         return Check("installation", "warn", f"not there or not current: {', '.join(gone)}", "./shudl setup installs it")
     return Check("installation", "ok", "all that the locks name")
+
+
+def _spark(s: Settings) -> Check:
+    try:
+        version = spark_java_version(s)
+    except NoJre as error:
+        reason, _, way_out = str(error).partition("; ")
+        return Check("Java for Spark", "warn", f"none: {reason}", f"all but Spark works without; {way_out}")
+    return Check("Java for Spark", "ok", f"{version} ({spark_jre(s)})")
 
 
 def leftovers(s: Settings = settings) -> dict[psutil.Process, str]:

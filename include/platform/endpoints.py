@@ -62,6 +62,8 @@ CONN_IDS = {
     "flink-jobmanager": "shudl_flink",
     "flink-taskmanager": "shudl_flink",
     "flink-sql-gateway": "shudl_flink_gateway",
+    "spark-master": "shudl_spark",
+    "spark-worker": "shudl_spark",
     "trino": "shudl_trino",
     "clickhouse": "shudl_clickhouse",
 }
@@ -85,6 +87,7 @@ def local_endpoints(s: Settings = settings) -> dict[str, Endpoint]:
         endpoint("shudl_connect", "http", "connect", extra={"secrets_dir": str(s.connect_secrets)}),
         endpoint("shudl_flink", "http", "flink", extra={"checkpoint_dir": str(s.data("flink") / "checkpoints")}),
         endpoint("shudl_flink_gateway", "http", "flink_gateway"),
+        endpoint("shudl_spark", "spark", "spark", password=s.secret("spark_auth"), extra={"web_ui": s.url("spark_ui")}),
         endpoint("shudl_trino", "trino", "trino", login="shudl"),
         endpoint("shudl_clickhouse", "generic", "clickhouse", login="shudl", password=s.secret("clickhouse")),
     )
