@@ -24,14 +24,9 @@ from include.platform.flink import JobManager
 
 
 def pipelines(endpoints: Endpoints) -> list[dict[str, Any]]:
-    """Each pipeline: ``source, connector, reason, tables, proof``; a store that does not answer leaves None.
-
-    ``tables`` are those in the lake: ``table`` (the source's), ``mode`` (mirror or changelog; a table kept as both is
-    there twice), ``job`` (the Flink job's state), ``behind`` (changes in Kafka that it lacks), ``iceberg_table`` and
-    ``committed_at_ms`` (its last commit, milliseconds since 1970).
-    """
+    """:func:`pipeline_status` of each pipeline file."""
     with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(lambda p: _pipeline(p, endpoints, pool), load_all()))
+        return list(pool.map(lambda p: pipeline_status(p, endpoints), load_all()))
 
 
 def _or_none(call: Callable[[], Any]) -> Any:
@@ -41,7 +36,13 @@ def _or_none(call: Callable[[], Any]) -> Any:
         return None
 
 
-def _pipeline(pipeline: Pipeline, endpoints: Endpoints, pool: ThreadPoolExecutor) -> dict[str, Any]:
+def pipeline_status(pipeline: Pipeline, endpoints: Endpoints) -> dict[str, Any]:
+    """``source, connector, reason, tables, proof``; a store that does not answer leaves None.
+
+    ``tables`` are those in the lake: ``table`` (the source's), ``mode`` (mirror or changelog; a table kept as both is
+    there twice), ``job`` (the Flink job's state), ``behind`` (changes in Kafka that it lacks), ``iceberg_table`` and
+    ``committed_at_ms`` (its last commit, milliseconds since 1970).
+    """
     jobs = _or_none(lambda: {j["name"]: j["state"] for j in sorted(_jobs(endpoints), key=lambda j: j["start-time"])})
     ends = _or_none(lambda: end_offsets([pipeline.topic(table) for table in pipeline.tables], endpoints))
     state = _or_none(lambda: connector_state(pipeline, endpoints)) or (None, "")

@@ -77,6 +77,9 @@ def prove(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float = 600, prog
     def cover(names: list[str]) -> dict[str, Any]:
         return wait_until_covered(pipeline, endpoints, names, left(), progress)
 
+    def covered_lsn(names: list[str]) -> int:
+        return cover(names)["lsn"]
+
     with ThreadPoolExecutor(READERS) as postgres, ThreadPoolExecutor(READERS) as trino, ThreadPoolExecutor(2) as other:
         with stores.snapshot(pipeline, endpoints, READERS, min(SNAPSHOT_S, left())) as snapshot:
             report.snapshot_lsn = snapshot.lsn
@@ -109,7 +112,7 @@ def prove(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float = 600, prog
                 f"{len(case.keys):,} differ so far"
             )
         report.seconds["compared"] = _since(started)
-        report.rounds = max(settle(cases[store.name], source, store, cover, progress) for store in (lake, changelog))
+        report.rounds = max(settle(cases[store.name], source, store, covered_lsn, progress) for store in (lake, changelog))
         served, origin, version = serving.result()
     made = {(case.table.name, name): case.comparison for name, found in cases.items() for case in found}
     report.comparisons = [*(made[t.name, name] for name in cases for t in tables if (t.name, name) in made), *served]

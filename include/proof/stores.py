@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from queue import SimpleQueue
 from typing import Any
@@ -15,7 +15,7 @@ from psycopg import sql
 from include.cdc.pipelines import Pipeline
 from include.cdc.selection import SALT_SETTING, mask_salt
 from include.cdc.source import SourceTable
-from include.cdc.tables import OFFSET, OPERATION
+from include.cdc.tables import LSN, OFFSET, OPERATION
 from include.platform import trino
 from include.platform.endpoints import Endpoints
 from include.proof.dialects import CLICKHOUSE, POSTGRES, TRINO, Dialect, Key, key_columns
@@ -42,7 +42,10 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Row:
-    """The canonical text of each column, None for NULL; ``mark`` changes whenever the source writes the row."""
+    """The canonical text of each column, None for NULL; ``mark`` changes whenever the source writes the row.
+
+    In the lake it is the LSN of the row's last change.
+    """
 
     texts: tuple[str | None, ...]
     mark: Any = None
@@ -201,8 +204,8 @@ def changelog(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float) -> Sto
     def fold(table: SourceTable) -> str:
         key, columns = (", ".join(map(TRINO.name, names)) for names in (table.key, [c.name for c in table.columns]))
         last = f"row_number() OVER (PARTITION BY {key} ORDER BY {OFFSET} DESC)"
-        numbered = f"SELECT {columns}, {OPERATION}, {last} AS _nth FROM {changelog_relation(pipeline, table)}"
-        return f"(SELECT {columns} FROM ({numbered}) WHERE _nth = 1 AND {OPERATION} <> 'd') folded"
+        numbered = f"SELECT {columns}, {LSN}, {OPERATION}, {last} AS _nth FROM {changelog_relation(pipeline, table)}"
+        return f"(SELECT {columns}, {LSN} FROM ({numbered}) WHERE _nth = 1 AND {OPERATION} <> 'd') folded"
 
     return _trino("changelog", endpoints, timeout_s, "lake", partial(changelog_relation, pipeline), fold)
 
@@ -233,7 +236,7 @@ def _trino(
         types = {column: kind for column, kind, *_ in query(f"SHOW COLUMNS FROM {stored(table)}")}
         return {column: types[column.lower()] for column in table.key}
 
-    return Store(name, TRINO, query, relation or stored, key_types)
+    return Store(name, replace(TRINO, mark=LSN), query, relation or stored, key_types)
 
 
 def served(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float) -> Store:
