@@ -137,7 +137,8 @@ def postgres(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float) -> Stor
 class Snapshot:
     """The source as it was at ``lsn``. Its store may be used from ``connections`` threads at once.
 
-    It holds what was committed before ``lsn``. ``running``: ids of transactions (32 bits) that had not ended by then.
+    It holds what was committed before ``lsn``. ``running``: ids (32 bits) of the transactions that had begun but not
+    committed by then, among others that began soon after.
     """
 
     lsn: str
@@ -182,8 +183,14 @@ def snapshot(pipeline: Pipeline, endpoints: Endpoints, connections: int, timeout
                 reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 reader.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(name))
                 free.put(reader)
-        running = query("SELECT pg_snapshot_xip(pg_current_snapshot())::text::bigint & 4294967295")
-        yield Snapshot(lsn, tuple(xid for (xid,) in running), _postgres(pipeline, query))
+        ((xmax, running),) = query(
+            "SELECT pg_snapshot_xmax(s)::text::bigint, ARRAY(SELECT xid::text::bigint FROM pg_snapshot_xip(s) AS xid) "
+            "FROM pg_current_snapshot() AS s"
+        )
+        with _session(pipeline, endpoints, timeout_s) as latest:
+            (next_xid,) = latest.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
+        xids = (xid & 0xFFFFFFFF for xid in (*running, *range(xmax, next_xid)))
+        yield Snapshot(lsn, tuple(xids), _postgres(pipeline, query))
     finally:
         for reader in readers:
             reader.close()
