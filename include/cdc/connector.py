@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 
+from include.cdc import selection
 from include.cdc.pipelines import HEARTBEAT_TABLE, Pipeline, PipelineError
 from include.platform.endpoints import Endpoint, Endpoints
 from include.platform.flink import first_cause
@@ -17,8 +18,11 @@ HEARTBEAT_INTERVAL_MS = 5000
 RETENTION_MS = 7 * 24 * 3600 * 1000
 
 
-def settings_of(pipeline: Pipeline, source: Endpoint, registry_url: str, secrets_dir: str) -> dict[str, str]:
-    """The connector's configuration. The password is a reference that Kafka Connect resolves from ``secrets_dir``."""
+def settings_of(pipeline: Pipeline, source: Endpoint, registry_url: str, secrets_dir: str, mask_salt: str) -> dict[str, str]:
+    """The connector's configuration. The password is a reference that Kafka Connect resolves from ``secrets_dir``.
+
+    The salt is part of a setting's name, where no reference can stand: Connect must not log connectors' settings.
+    """
     schema, heartbeat = HEARTBEAT_TABLE.split(".")
     avro = "io.confluent.connect.avro.AvroConverter"
     return {
@@ -32,9 +36,11 @@ def settings_of(pipeline: Pipeline, source: Endpoint, registry_url: str, secrets
         "topic.prefix": pipeline.source,
         "plugin.name": "pgoutput",
         "slot.name": pipeline.slot,
+        "slot.failover": "true",
         "publication.name": pipeline.publication,
         "publication.autocreate.mode": "disabled",
-        "table.include.list": ",".join([*sorted(pipeline.tables), HEARTBEAT_TABLE]).replace(".", r"\."),
+        "table.include.list": ",".join(map(selection.regex, (*sorted(pipeline.tables), HEARTBEAT_TABLE))),
+        **selection.connector_settings(pipeline, mask_salt),
         "snapshot.mode": "initial",
         "snapshot.fetch.size": "10000",
         "heartbeat.interval.ms": str(HEARTBEAT_INTERVAL_MS),
@@ -96,7 +102,9 @@ def reconcile_connector(pipeline: Pipeline, endpoints: Endpoints, timeout_s: flo
     connect = endpoints["shudl_connect"]
     changes: list[str] = []
     changed_secret = write_secret(connect.extra["secrets_dir"], pipeline.source, source.password)
-    wanted = settings_of(pipeline, source, f"{endpoints['shudl_registry'].url}/apis/ccompat/v7", connect.extra["secrets_dir"])
+    registry_url = f"{endpoints['shudl_registry'].url}/apis/ccompat/v7"
+    salt = selection.mask_salt(pipeline, endpoints)
+    wanted = settings_of(pipeline, source, registry_url, connect.extra["secrets_dir"], salt)
     with httpx.Client(base_url=f"{connect.url}/connectors/{pipeline.connector}", timeout=30) as http:
         present = http.get("/config")
         if present.status_code == 404 or {k: v for k, v in present.json().items() if k != "name"} != wanted:
@@ -125,6 +133,26 @@ def reconcile_connector(pipeline: Pipeline, endpoints: Endpoints, timeout_s: flo
             time.sleep(0.5)
 
 
+def require_same_selection(pipeline: Pipeline, endpoints: Endpoints) -> None:
+    """Raises :class:`PipelineError` when columns, masks or rows of a table that is captured already are to be others.
+
+    Its topic and its tables in the lake hold what was selected before; nothing would make them what they should be.
+    """
+    salt = selection.mask_salt(pipeline, endpoints)
+    answer = httpx.get(f"{endpoints['shudl_connect'].url}/connectors/{pipeline.connector}/config", timeout=20)
+    if answer.status_code == 404:
+        return
+    changed = selection.changed(pipeline, answer.raise_for_status().json(), salt)
+    if changed:
+        raise PipelineError(
+            [
+                f"table {table}: its columns, exclude, mask or where has changed since connector {pipeline.connector} captured "
+                f"it; take the change back, or give the pipeline another source name, so that it is captured anew"
+                for table in changed
+            ]
+        )
+
+
 def connector_state(pipeline: Pipeline, endpoints: Endpoints) -> tuple[str, str]:
     """``(state, reason)``: RUNNING, FAILED, …, or MISSING."""
     answer = httpx.get(f"{endpoints['shudl_connect'].url}/connectors/{pipeline.connector}/status", timeout=5)
@@ -136,13 +164,21 @@ def acknowledged_lsn(pipeline: Pipeline, endpoints: Endpoints) -> int | None:
 
     It is the source offset that Kafka Connect committed: all records up to it have been acknowledged.
     """
-    answer = httpx.get(f"{endpoints['shudl_connect'].url}/connectors/{pipeline.connector}/offsets", timeout=20).raise_for_status()
-    for item in answer.json()["offsets"]:
-        offset = item["offset"] or {}
+    for offset in _offsets(pipeline, endpoints):
         if offset.get("snapshot") or "lsn" not in offset:
             return None
         return int(offset["lsn"])
     return None
+
+
+def has_captured(pipeline: Pipeline, endpoints: Endpoints) -> bool:
+    """Whether the connector has read anything from its source."""
+    return connector_state(pipeline, endpoints)[0] != "MISSING" and any(_offsets(pipeline, endpoints))
+
+
+def _offsets(pipeline: Pipeline, endpoints: Endpoints) -> list[dict[str, Any]]:
+    answer = httpx.get(f"{endpoints['shudl_connect'].url}/connectors/{pipeline.connector}/offsets", timeout=20)
+    return [item["offset"] or {} for item in answer.raise_for_status().json()["offsets"]]
 
 
 def _state(status: dict[str, Any]) -> tuple[str, str]:

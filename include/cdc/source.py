@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
+from include.cdc import selection
 from include.cdc.pipelines import HEARTBEAT_TABLE, Pipeline, PipelineError
 from include.cdc.types import Carried, UnsupportedType, carried
 
@@ -21,7 +22,7 @@ class Column:
 
 @dataclass(frozen=True)
 class SourceTable:
-    """One captured table: its columns in order and the names of its primary key."""
+    """One captured table: its captured columns in order and the names of its primary key, if it has one."""
 
     name: str
     columns: tuple[Column, ...]
@@ -54,7 +55,10 @@ def quoted(table: str) -> str:
 
 
 def describe(connection: psycopg.Connection, pipeline: Pipeline) -> list[SourceTable]:
-    """The pipeline's tables as they are in the source. Raises :class:`PipelineError` with all problems."""
+    """The pipeline's tables as they are in the source, with the columns that are captured.
+
+    ``connection`` must be in autocommit mode. Raises :class:`PipelineError` with all problems.
+    """
     problems: list[str] = []
     tables: list[SourceTable] = []
     level, replication = connection.execute(
@@ -64,20 +68,23 @@ def describe(connection: psycopg.Connection, pipeline: Pipeline) -> list[SourceT
         problems.append(f"source {pipeline.source}: wal_level is {level}; set wal_level = logical and restart PostgreSQL")
     if not replication:
         problems.append(f"source {pipeline.source}: the connection's role may not replicate; ALTER ROLE … REPLICATION")
-    for name in pipeline.tables:
+    for name, kept in pipeline.tables.items():
         rows = connection.execute(_COLUMNS, (quoted(name),)).fetchall()
         if not rows:
             problems.append(f"table {name}: does not exist in {pipeline.connection}, or the role may not see it")
             continue
+        key = tuple(row[0] for row in connection.execute(_KEY, (quoted(name),)))
+        problems += selection.problems(connection, name, kept, [(row[0], row[1]) for row in rows], key)
         columns: list[Column] = []
         for column, type_name, nullable, precision, scale in rows:
+            if not selection.captured(kept, column):
+                continue
             try:
-                columns.append(Column(column, type_name, nullable, carried(type_name, precision, scale)))
+                travels = carried(type_name, precision, scale)
+                travels = selection.masked(travels) if column in kept.mask else travels
+                columns.append(Column(column, type_name, nullable, travels))
             except UnsupportedType as error:
                 problems.append(f"table {name}, column {column}: {error}")
-        key = tuple(row[0] for row in connection.execute(_KEY, (quoted(name),)))
-        if not key:
-            problems.append(f"table {name}: has no primary key, which mode mirror needs; add one")
         tables.append(SourceTable(name, tuple(columns), key))
     if problems:
         raise PipelineError(problems)
@@ -85,7 +92,7 @@ def describe(connection: psycopg.Connection, pipeline: Pipeline) -> list[SourceT
 
 
 def reconcile_source(connection: psycopg.Connection, pipeline: Pipeline, tables: list[SourceTable]) -> list[str]:
-    """Make heartbeat table, replica identities, publication and failover-ready slot match; return what changed.
+    """Make heartbeat table, replica identities and publication match; return what changed.
 
     ``connection`` must be in autocommit mode. Nothing is done when all is as it should be.
     """
@@ -109,21 +116,21 @@ def reconcile_source(connection: psycopg.Connection, pipeline: Pipeline, tables:
         ):
             connection.execute(sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(identifier))
             changes.append(f"set REPLICA IDENTITY FULL on {name}")
-    changes += _reconcile_publication(connection, pipeline, wanted)
-    changes += _reconcile_slot(connection, pipeline)
+    changes += _reconcile_publication(connection, pipeline)
     return changes
 
 
-def _reconcile_publication(connection: psycopg.Connection, pipeline: Pipeline, wanted: dict[str, sql.Identifier]) -> list[str]:
+def _reconcile_publication(connection: psycopg.Connection, pipeline: Pipeline) -> list[str]:
+    conditions = {HEARTBEAT_TABLE: "", **{table: kept.where for table, kept in pipeline.tables.items()}}
     name = sql.Identifier(pipeline.publication)
-    members = sql.SQL(", ").join(wanted[table] for table in sorted(wanted))
+    members = sql.SQL(", ").join(selection.publication_member(table, where) for table, where in sorted(conditions.items()))
     present = {
-        f"{schema}.{table}"
-        for schema, table in connection.execute(
-            "SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %s", (pipeline.publication,)
+        f"{schema}.{table}": condition
+        for schema, table, condition in connection.execute(
+            "SELECT schemaname, tablename, rowfilter FROM pg_publication_tables WHERE pubname = %s", (pipeline.publication,)
         )
     }
-    if present == set(wanted):
+    if present == {table: selection.row_filter(connection, table, where) for table, where in conditions.items()}:
         return []
     if connection.execute("SELECT 1 FROM pg_publication WHERE pubname = %s", (pipeline.publication,)).fetchone():
         connection.execute(sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(name, members))
@@ -134,14 +141,24 @@ def _reconcile_publication(connection: psycopg.Connection, pipeline: Pipeline, w
     return [f"made publication {pipeline.publication}"]
 
 
-def _reconcile_slot(connection: psycopg.Connection, pipeline: Pipeline) -> list[str]:
+def check_slot(connection: psycopg.Connection, pipeline: Pipeline, captured: bool) -> None:
+    """Raises :class:`PipelineError` when the slot cannot be used, or is gone although changes were ``captured`` from it.
+
+    Debezium makes the slot and reads the tables in the snapshot that comes with it: one begins where the other ends.
+    """
     row = connection.execute(
         "SELECT plugin, database, failover, wal_status, invalidation_reason FROM pg_replication_slots WHERE slot_name = %s",
         (pipeline.slot,),
     ).fetchone()
     if row is None:
-        connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput', false, false, true)", (pipeline.slot,))
-        return [f"made slot {pipeline.slot}"]
+        if captured:
+            raise PipelineError(
+                [
+                    f"slot {pipeline.slot} is gone, and with it the changes since connector {pipeline.connector} read from it; "
+                    "give the pipeline another source name, so that the source is captured anew"
+                ]
+            )
+        return
     plugin, database, failover, wal_status, reason = row
     here = connection.info.dbname
     if plugin != "pgoutput" or database != here:
@@ -153,8 +170,10 @@ def _reconcile_slot(connection: psycopg.Connection, pipeline: Pipeline) -> list[
         )
     if wal_status == "lost":
         raise PipelineError(
-            [f"slot {pipeline.slot} lost its WAL ({reason}); drop the slot and the connector, then the tables are snapshot anew"]
+            [
+                f"slot {pipeline.slot} lost its WAL ({reason}), and with it changes; drop it and give the pipeline another "
+                "source name, so that the source is captured anew"
+            ]
         )
     if not failover:
         raise PipelineError([f"slot {pipeline.slot} does not survive a failover; drop it while the connector is stopped"])
-    return []

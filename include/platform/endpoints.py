@@ -84,7 +84,12 @@ def local_endpoints(s: Settings = settings) -> dict[str, Endpoint]:
         endpoint("shudl_nessie", "http", "nessie"),
         endpoint("shudl_kafka", "kafka", "kafka", extra={"bootstrap.servers": f"{s.host}:{s.port('kafka')}"}),
         endpoint("shudl_registry", "http", "registry"),
-        endpoint("shudl_connect", "http", "connect", extra={"secrets_dir": str(s.connect_secrets)}),
+        endpoint(
+            "shudl_connect",
+            "http",
+            "connect",
+            extra={"secrets_dir": str(s.connect_secrets), "mask_secret": s.secret("mask_salt")},
+        ),
         endpoint("shudl_flink", "http", "flink", extra={"checkpoint_dir": str(s.data("flink") / "checkpoints")}),
         endpoint("shudl_flink_gateway", "http", "flink_gateway"),
         endpoint("shudl_spark", "spark", "spark", password=s.secret("spark_auth"), extra={"web_ui": s.url("spark_ui")}),
