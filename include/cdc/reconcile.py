@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import psycopg
-
-from include.cdc import connector, topics
+from include.cdc import check, connector, topics
 from include.cdc import tables as lake_tables
 from include.cdc.jobs import TableJob, reconcile_job
 from include.cdc.pipelines import Pipeline
@@ -19,14 +17,15 @@ from include.platform.endpoints import Endpoints
 
 
 def _described(pipeline: Pipeline, endpoints: Endpoints) -> list[SourceTable]:
-    with psycopg.connect(endpoints[pipeline.connection].conninfo, autocommit=True) as connection:
+    with check.connect(pipeline, endpoints) as connection:
         return describe(connection, pipeline)
 
 
 def reconcile_database(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
-    """Check every table, then heartbeat, replica identities, publication and slot."""
-    with psycopg.connect(endpoints[pipeline.connection].conninfo, autocommit=True) as connection:
-        return reconcile_source(connection, pipeline, describe(connection, pipeline))
+    """Heartbeat, replica identities, publication and slot. Before anything changes, all that is wrong is refused."""
+    tables = check.check(pipeline, endpoints)
+    with check.connect(pipeline, endpoints) as connection:
+        return reconcile_source(connection, pipeline, tables)
 
 
 def reconcile_messaging(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:

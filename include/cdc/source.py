@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from include.cdc.pipelines import HEARTBEAT_TABLE, Pipeline, PipelineError
+from include.cdc.pipelines import HEARTBEAT_TABLE, Pipeline, PipelineError, close_to
 from include.cdc.types import Carried, UnsupportedType, carried
 
 
@@ -57,31 +57,56 @@ def describe(connection: psycopg.Connection, pipeline: Pipeline) -> list[SourceT
     """The pipeline's tables as they are in the source. Raises :class:`PipelineError` with all problems."""
     problems: list[str] = []
     tables: list[SourceTable] = []
-    level, replication = connection.execute(
-        "SELECT current_setting('wal_level'), (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user)"
-    ).fetchone()
-    if level != "logical":
-        problems.append(f"source {pipeline.source}: wal_level is {level}; set wal_level = logical and restart PostgreSQL")
-    if not replication:
-        problems.append(f"source {pipeline.source}: the connection's role may not replicate; ALTER ROLE … REPLICATION")
+    refused = _refused(connection, pipeline)
     for name in pipeline.tables:
-        rows = connection.execute(_COLUMNS, (quoted(name),)).fetchall()
-        if not rows:
-            problems.append(f"table {name}: does not exist in {pipeline.connection}, or the role may not see it")
+        if name in refused:
+            problems.append(f"{pipeline.at('tables', name)}: {refused[name]}")
             continue
+        rows = connection.execute(_COLUMNS, (quoted(name),)).fetchall()
         columns: list[Column] = []
         for column, type_name, nullable, precision, scale in rows:
             try:
                 columns.append(Column(column, type_name, nullable, carried(type_name, precision, scale)))
             except UnsupportedType as error:
-                problems.append(f"table {name}, column {column}: {error}")
+                problems.append(f"{pipeline.at('tables', name)}: column {column}: {error}")
         key = tuple(row[0] for row in connection.execute(_KEY, (quoted(name),)))
-        if not key:
-            problems.append(f"table {name}: has no primary key, which mode mirror needs; add one")
+        if not key and pipeline.tables[name].mirrored:
+            mode = pipeline.tables[name].mode
+            text = f"has no primary key, which mode {mode} needs; use mode: changelog, or add a key"
+            problems.append(f"{pipeline.at('tables', name)}: {text}")
         tables.append(SourceTable(name, tuple(columns), key))
     if problems:
         raise PipelineError(problems)
     return tables
+
+
+_RELATIONS = """
+SELECT n.nspname || '.' || c.relname, c.relkind::text, c.relpersistence::text, has_schema_privilege(n.oid, 'USAGE')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+"""
+_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
+
+
+def _refused(connection: psycopg.Connection, pipeline: Pipeline) -> dict[str, str]:
+    """The pipeline's tables that cannot be captured whatever their columns are, and why."""
+    known = {name: row for name, *row in connection.execute(_RELATIONS)}
+    refused = {}
+    for name in pipeline.tables:
+        if name not in known:
+            tables = [other for other, (kind, _, _) in known.items() if kind in "rp"]
+            hint = close_to(name, tables) or "correct the name, or remove it"
+            refused[name] = f"there is no such table in database {connection.info.dbname}; {hint}"
+            continue
+        kind, persistence, enters = known[name]
+        if kind in _KINDS:
+            refused[name] = f"is {_KINDS[kind]}, which has no changes of its own; name the tables below it"
+        elif persistence != "p":
+            refused[name] = f"is unlogged, so that its changes are not in the WAL; ALTER TABLE {quoted(name)} SET LOGGED"
+        elif not enters:
+            schema = name.partition(".")[0]
+            refused[name] = f"role {connection.info.user} may not enter its schema; GRANT USAGE ON SCHEMA {schema}"
+    return refused
 
 
 def reconcile_source(connection: psycopg.Connection, pipeline: Pipeline, tables: list[SourceTable]) -> list[str]:
@@ -135,26 +160,7 @@ def _reconcile_publication(connection: psycopg.Connection, pipeline: Pipeline, w
 
 
 def _reconcile_slot(connection: psycopg.Connection, pipeline: Pipeline) -> list[str]:
-    row = connection.execute(
-        "SELECT plugin, database, failover, wal_status, invalidation_reason FROM pg_replication_slots WHERE slot_name = %s",
-        (pipeline.slot,),
-    ).fetchone()
-    if row is None:
-        connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput', false, false, true)", (pipeline.slot,))
-        return [f"made slot {pipeline.slot}"]
-    plugin, database, failover, wal_status, reason = row
-    here = connection.info.dbname
-    if plugin != "pgoutput" or database != here:
-        raise PipelineError(
-            [
-                f"slot {pipeline.slot} belongs to plugin {plugin} in database {database}; "
-                f"drop it or rename source {pipeline.source}"
-            ]
-        )
-    if wal_status == "lost":
-        raise PipelineError(
-            [f"slot {pipeline.slot} lost its WAL ({reason}); drop the slot and the connector, then the tables are snapshot anew"]
-        )
-    if not failover:
-        raise PipelineError([f"slot {pipeline.slot} does not survive a failover; drop it while the connector is stopped"])
-    return []
+    if connection.execute("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", (pipeline.slot,)).fetchone():
+        return []
+    connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput', false, false, true)", (pipeline.slot,))
+    return [f"made slot {pipeline.slot}"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import PurePath
 from typing import Any
 from urllib.parse import quote
 
@@ -110,10 +111,10 @@ class AirflowClient:
         return self._pages("/importErrors", "import_errors")
 
     def wait_for_dags(self, dag_ids: set[str], timeout_s: float = 60) -> None:
-        """Until Airflow has read these DAGs. A file that cannot be read ends the wait with its error."""
+        """Until Airflow has read these DAGs. A file of theirs that cannot be read ends the wait with its error."""
         deadline = time.monotonic() + timeout_s
         while missing := dag_ids - {dag["dag_id"] for dag in self.dags()}:
-            if errors := self.import_errors():
+            if errors := [error for error in self.import_errors() if _may_define(error["filename"], missing)]:
                 raise AirflowError("\n".join(f"{e['filename']}: {e['stack_trace']}" for e in errors))
             if time.monotonic() > deadline:
                 names = ", ".join(sorted(missing))
@@ -210,6 +211,12 @@ class AirflowClient:
     def run_url(self, dag_id: str, run_id: str) -> str:
         """Where a person sees the run."""
         return f"{self.url}/dags/{quote(dag_id)}/runs/{quote(run_id)}"
+
+
+def _may_define(filename: str, dag_ids: set[str]) -> bool:
+    """Whether a file may define one of the DAGs: it is called ``<dag_id>.py``, or ``<kind>.py`` for ``<kind>_<source>``."""
+    stem = PurePath(filename).stem
+    return any(dag_id == stem or dag_id.startswith(f"{stem}_") for dag_id in dag_ids)
 
 
 def _run_path(dag_id: str, run_id: str) -> str:

@@ -86,6 +86,7 @@ def _airflow(s: Settings, role: str) -> dict[str, str]:
         },
         "SHUDL_HOME": str(s.home),
         "SHUDL_PORT_BASE": str(s.port_base),
+        "SHUDL_PIPELINES": str(s.pipelines),
     }
 
 

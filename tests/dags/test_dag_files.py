@@ -13,6 +13,7 @@ from tests.dags.conftest import probe
 
 DAG_IDS = {
     "cdc_flights",
+    "check_pipelines",
     "demo_load",
     "demo_replay",
     "platform_bootstrap",
