@@ -90,12 +90,17 @@ class Pipeline(BaseModel):
         Annotated[Table, BeforeValidator(lambda given: {} if given is None else given), _OrNothing],
     ] = Field(min_length=1, description="The tables that are kept, as schema.table; nothing after the colon means mode: mirror.")
 
-    _file: str = PrivateAttr("")
+    _path: Path | None = PrivateAttr(None)
     _document: Document = PrivateAttr(default_factory=Document)
+
+    @property
+    def path(self) -> Path | None:
+        """The pipeline's file; None for a pipeline that was made without one."""
+        return self._path
 
     def at(self, *keys: str) -> str:
         """Where the file says something of ``keys``: ``shop.yml:12: tables.public.orders``."""
-        where = f"{self._file}:{self._document.line(keys)}" if self._file else f"pipeline {self.source}"
+        where = f"{self._path.name}:{self._document.line(keys)}" if self._path else f"pipeline {self.source}"
         return f"{where}: {'.'.join(keys)}"
 
     def line(self, *keys: str) -> int:
@@ -177,7 +182,7 @@ def load(path: Path) -> Pipeline:
         problems += [_problem(document, item) for item in error.errors(include_url=False)]
     if problems or pipeline is None:
         raise PipelineError([_text(path, problem) for problem in sorted(problems, key=lambda problem: problem.line)])
-    pipeline._file, pipeline._document = path.name, document
+    pipeline._path, pipeline._document = path, document
     return pipeline
 
 
@@ -199,12 +204,13 @@ def read_all(paths: Iterable[Path]) -> tuple[list[Pipeline], list[str]]:
             loaded.append(load(path))
         except PipelineError as error:
             problems += error.problems
-    owners: dict[str, list[str]] = {}
+    owners: dict[str, list[Path]] = {}
     for pipeline in loaded:
-        owners.setdefault(pipeline.source, []).append(pipeline._file)
+        owners.setdefault(pipeline.source, []).append(pipeline.path or Path())
     for pipeline in loaded:
-        if others := [name for name in owners[pipeline.source] if name != pipeline._file]:
-            problems.append(f"{pipeline.at('source')}: {pipeline.source} is claimed by {', '.join(others)} too; rename one of them")
+        if others := [path.name for path in owners[pipeline.source] if path != pipeline.path]:
+            text = f"{pipeline.source} is claimed by {', '.join(others)} too; rename one of them"
+            problems.append(f"{pipeline.at('source')}: {text}")
     return [pipeline for pipeline in loaded if len(owners[pipeline.source]) == 1], problems
 
 

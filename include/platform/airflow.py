@@ -9,6 +9,7 @@ Signs in as the admin user whose password is in ``settings.secret_file("airflow_
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import PurePath
@@ -17,6 +18,7 @@ from urllib.parse import quote
 
 import httpx
 
+from include.platform.endpoints import Endpoint
 from include.platform.settings import Settings, settings
 
 ADMIN = "admin"
@@ -122,6 +124,26 @@ class AirflowClient:
                     f"Airflow has not read {names} within {timeout_s:.0f} s; see ./shudl logs airflow-dag-processor"
                 )
             time.sleep(0.5)
+
+    def has_connection(self, conn_id: str) -> bool:
+        return conn_id in {connection["connection_id"] for connection in self._pages("/connections", "connections")}
+
+    def set_connection(self, endpoint: Endpoint) -> None:
+        """Make the connection, or give it the endpoint's fields."""
+        body = {
+            "connection_id": endpoint.conn_id,
+            "conn_type": endpoint.conn_type,
+            "host": endpoint.host,
+            "port": endpoint.port,
+            "login": endpoint.login,
+            "password": endpoint.password,
+            "schema": endpoint.schema,
+            "extra": json.dumps(dict(endpoint.extra)) if endpoint.extra else None,
+        }
+        if self.has_connection(endpoint.conn_id):
+            self.request("PATCH", f"/connections/{quote(endpoint.conn_id, safe='')}", json=body)
+        else:
+            self.request("POST", "/connections", json=body)
 
     def unpause(self, dag_id: str) -> None:
         self._pause(dag_id, False)

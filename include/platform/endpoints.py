@@ -7,11 +7,12 @@ there, so that a user who edits a connection points ShuDL at another cluster.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from include.platform.settings import Settings, settings
+from include.platform.settings import Settings, SettingsError, settings
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ CONN_IDS = {
 
 
 def local_endpoints(s: Settings = settings) -> dict[str, Endpoint]:
-    """The endpoints of the platform that this checkout runs, by connection id."""
+    """The endpoints of the platform that this checkout runs, and the sources that were added, by connection id."""
 
     def endpoint(conn_id: str, conn_type: str, port: str, **fields: Any) -> Endpoint:
         return Endpoint(conn_id, conn_type, s.host, s.port(port), **fields)
@@ -88,4 +89,15 @@ def local_endpoints(s: Settings = settings) -> dict[str, Endpoint]:
         endpoint("shudl_trino", "trino", "trino", login="shudl"),
         endpoint("shudl_clickhouse", "generic", "clickhouse", login="shudl", password=s.secret("clickhouse")),
     )
-    return {e.conn_id: e for e in made}
+    return {e.conn_id: e for e in (*made, *_added_sources(s))}
+
+
+def _added_sources(s: Settings) -> list[Endpoint]:
+    """The databases that ``./shudl source add`` was told of. Raises :class:`SettingsError`."""
+    found = []
+    for path in sorted((s.home / "secrets" / "sources").glob("*.json")):
+        try:
+            found.append(Endpoint(**json.loads(path.read_text())))
+        except (OSError, ValueError, TypeError) as error:
+            raise SettingsError(f"{path}: {error}; remove it and its pipeline file, and run ./shudl source add again") from None
+    return found
