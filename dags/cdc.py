@@ -17,7 +17,7 @@ Reconciles what the pipeline file says of this source; does nothing where the wo
 
 | task | what it makes |
 | --- | --- |
-| `database` | nothing while file or source are wrong (all problems at once); heartbeat table, replica identities, publication, failover-ready slot |
+| `database` | heartbeat table, replica identities, publication, failover-ready slot; first it checks file and source |
 | `messaging` | topics, subjects, the Debezium connector |
 | `lake` | namespace and Iceberg tables |
 | `jobs.*` | one Flink job a table, found by name, restarted from its last retained checkpoint |

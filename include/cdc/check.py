@@ -22,7 +22,9 @@ from include.platform.endpoints import Endpoints
 OLDEST = 17
 """PostgreSQL 17 is the first whose logical slots survive a failover."""
 
-REFUSED = re.compile(r"authentication failed|does not exist|no pg_hba.conf entry|no password supplied|not permitted|permission denied")
+REFUSED = re.compile(
+    r"authentication failed|does not exist|no pg_hba.conf entry|no password supplied|not permitted|permission denied"
+)
 """What PostgreSQL says when it answers, and the connection itself is wrong."""
 
 
@@ -93,9 +95,8 @@ def findings(connection: psycopg.Connection[Any], pipeline: Pipeline) -> list[Fi
     """What is wrong with the server, the role, the slot and the rights on tables that exist."""
     if connection.info.server_version < OLDEST * 10000:
         major = connection.info.server_version // 10000
-        return [
-            Finding(("connection",), f"the server is PostgreSQL {major}", f"ShuDL needs {OLDEST} or newer: its slots survive a failover")
-        ]
+        way_out = f"ShuDL needs {OLDEST} or newer: its slots survive a failover"
+        return [Finding(("connection",), f"the server is PostgreSQL {major}", way_out)]
     return [*_server(connection, pipeline), *_slot(connection, pipeline), *_rights(connection, pipeline)]
 
 
@@ -217,7 +218,7 @@ def _rights(connection: psycopg.Connection[Any], pipeline: Pipeline) -> list[Fin
         if not table.published:
             giving = f"ALTER TABLE {quoted(table.name)} OWNER TO {role};"
             statement = giving if table.by_superuser else f"GRANT {_name(table.owner)} TO {role};"
-            what = f"{told}belongs to {table.owner}, so that role {table.role} may neither publish it nor set its REPLICA IDENTITY"
+            what = f"{told}belongs to {table.owner}: role {table.role} may neither publish it nor set its REPLICA IDENTITY"
             found.append(Finding(keys, what, f"{statement.rstrip(';')}, or connect as its owner", (statement,)))
             continue
         for has, statement in (

@@ -275,7 +275,7 @@ def _problem(document: Document, item: Any) -> Problem:
         case "tuple_type":
             text = f"must be a list of columns, for example [id, name], not {_shown(given)}"
         case "dict_type":
-            text = f"must be a mapping of schema.table to how it is kept, for example {{public.orders: {{mode: mirror}}}}, not {_shown(given)}"
+            text = f"must be a mapping, for example {{public.orders: {{mode: mirror}}}}, not {_shown(given)}"
         case "model_type":
             text = f"must be a mapping, for example {{mode: mirror}}, not {_shown(given)}"
         case "too_short":

@@ -89,24 +89,19 @@ def doctor(as_json: Json = False) -> None:
 
     Changes nothing. Exit code 1 when something fails; warnings do not count.
     """
-    from dataclasses import asdict
+    from rich.markup import escape
 
     from include.platform.doctor import examine
+    from include.platform.machine import Check, show
 
-    checks = examine()
-    if as_json:
-        import json
+    style = {"ok": "green", "warn": "yellow", "fail": "red"}
 
-        print(json.dumps({"ok": not any(c.status == "fail" for c in checks), "checks": [asdict(c) for c in checks]}, indent=2))
-    else:
-        style = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
-        from rich.markup import escape
+    def line(status: str, check: Check) -> None:
+        say(f"[{style[check.status]}]{status}[/]  {check.name:<19} {escape(check.found)}")
+        if check.advice:
+            say(f"{'':<25} → {escape(check.advice)}")
 
-        for check in checks:
-            say(f"{style[check.status]}  {check.name:<19} {escape(check.found)}")
-            if check.advice:
-                say(f"{'':<25} → {escape(check.advice)}")
-    if any(check.status == "fail" for check in checks):
+    if not show(examine(), as_json, line):
         raise typer.Exit(FAILED)
 
 

@@ -30,17 +30,18 @@ PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.$]*")
 _TABLES = """
 SELECT n.nspname || '.' || c.relname AS name,
        n.nspname LIKE '%%.%%' OR c.relname LIKE '%%.%%' AS dotted,
-       (SELECT CASE WHEN min(l.reltuples) < 0 THEN -1 ELSE sum(l.reltuples) END FROM pg_class l WHERE l.oid = ANY(leaf.oids))::bigint AS rows,
-       (SELECT sum(pg_total_relation_size(l.oid)) FROM pg_class l WHERE l.oid = ANY(leaf.oids))::bigint AS bytes,
+       leaves.rows, leaves.bytes,
        (SELECT string_agg(a.attname, ', ' ORDER BY k.position)
         FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY AS k (attnum, position)
         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
         WHERE i.indrelid = c.oid AND i.indisprimary) AS key
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL (
-    SELECT array_agg(l.oid) AS oids FROM pg_class l
-    WHERE l.oid = c.oid AND c.relkind = 'r' OR c.relkind = 'p' AND l.oid IN (SELECT relid FROM pg_partition_tree(c.oid) WHERE isleaf)
-) leaf
+    SELECT CASE WHEN min(l.reltuples) < 0 THEN -1 ELSE sum(l.reltuples) END::bigint AS rows,
+           sum(pg_total_relation_size(l.oid))::bigint AS bytes
+    FROM pg_class l
+    WHERE l.oid = c.oid AND c.relkind = 'r' OR l.oid IN (SELECT relid FROM pg_partition_tree(c.oid) WHERE isleaf AND c.relkind = 'p')
+) leaves
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
   AND n.nspname <> %(own)s AND (%(schemas)s::text[] IS NULL OR n.nspname = ANY(%(schemas)s))
   AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
@@ -87,7 +88,7 @@ def add(url: str, name: str | None, schemas: list[str], s: Settings = settings) 
         if not carried:
             told = "\n".join(f"  {table}: {reason}" for table, reason in reasons.items())
             where = f"in schema {', '.join(schemas)} of" if schemas else "in"
-            raise CliError(f"There is no table {where} database {endpoint.schema} that can be carried. Nothing was written.\n{told}")
+            raise CliError(f"Nothing was written: no table {where} database {endpoint.schema} can be carried.\n{told}")
         version = connection.info.parameter_status("server_version")
         _write_new(path, _text(source, endpoint, f"PostgreSQL {version}", tables, reasons))
         wanted = findings(connection, load(path))
@@ -151,7 +152,7 @@ def _signed_in(endpoint: Endpoint) -> Endpoint:
             if "no password supplied" not in reason or password:
                 raise CliError(f"{where}: {reason}. Nothing was written.") from None
             if not sys.stdin.isatty():
-                raise CliError(f"{where} wants a password: set PGPASSWORD, or write it to ~/.pgpass. Nothing was written.") from None
+                raise CliError(f"Nothing was written: {where} wants a password; set PGPASSWORD, or use ~/.pgpass.") from None
             password = {"password": getpass.getpass(f"Password of {where}: ")}
 
 

@@ -19,7 +19,11 @@ class FlinkError(RuntimeError):
     """A statement or a job failed; the text is the engine's own first cause."""
 
 
-BARE = re.compile(r"null|This server does not host this topic-partition\.|connect(ion)? (refused|reset|timed out).*|broken pipe|(read )?timed out|.{0,12}", re.I)
+BARE = re.compile(
+    r"null|This server does not host this topic-partition\.|connect(ion)? (refused|reset|timed out).*|broken pipe|"
+    r"(read )?timed out|.{0,12}",
+    re.I,
+)
 """Innermost messages that say nothing without what was being done."""
 WRAPPER = re.compile(
     r"Could not forward element to next operator|Tolerance exceeded in error handler|Global failure triggered by|"
