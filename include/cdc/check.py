@@ -167,7 +167,7 @@ def _slot(connection: psycopg.Connection[Any], pipeline: Pipeline) -> list[Findi
         return [Finding(here, what, "end that consumer, or give this source another name")]
     if slot.wal_status == "lost":
         what = f"slot {name} lost its WAL ({slot.invalidation_reason})"
-        return [Finding(here, what, "drop the slot and the connector, then the tables are snapshot anew", (drop,))]
+        return [Finding(here, what, "drop it, and give this source another name, so that it is captured anew", (drop,))]
     if not slot.failover:
         return [Finding(here, f"slot {name} does not survive a failover", "drop it while the connector is stopped", (drop,))]
     return []

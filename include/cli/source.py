@@ -40,7 +40,8 @@ CROSS JOIN LATERAL (
     SELECT CASE WHEN min(l.reltuples) < 0 THEN -1 ELSE sum(l.reltuples) END::bigint AS rows,
            sum(pg_total_relation_size(l.oid))::bigint AS bytes
     FROM pg_class l
-    WHERE l.oid = c.oid AND c.relkind = 'r' OR l.oid IN (SELECT relid FROM pg_partition_tree(c.oid) WHERE isleaf AND c.relkind = 'p')
+    WHERE c.relkind = 'r' AND l.oid = c.oid
+       OR c.relkind = 'p' AND l.oid IN (SELECT relid FROM pg_partition_tree(c.oid) WHERE isleaf)
 ) leaves
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
   AND n.nspname <> %(own)s AND (%(schemas)s::text[] IS NULL OR n.nspname = ANY(%(schemas)s))
