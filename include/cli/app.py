@@ -227,12 +227,12 @@ def run(
 
 
 source = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
-app.add_typer(source, name="source", rich_help_panel=PIPELINES, help="Add a database of your own.", epilog=EXIT_CODES)
+app.add_typer(source, name="source", rich_help_panel=PIPELINES, epilog=EXIT_CODES)
 
 
 @source.callback()
 def _source() -> None:
-    """Add a database of your own."""
+    """Add a database of your own, or remove it."""
 
 
 @source.command("add", epilog=EXIT_CODES)
@@ -250,6 +250,18 @@ def source_add(
 
     with interruptible("Nothing was written."):
         add(url, name, schema or [])
+
+
+@source.command("remove", epilog=EXIT_CODES)
+def source_remove(name: Annotated[str, typer.Argument(help="Name of the source, as in its pipeline file.")]) -> None:
+    """End a pipeline: its jobs, connector, topics, slot and publication go; tables stay, here and in the lake.
+
+    The pipeline file is put aside. Deleting that file by hand would leave the slot, for which PostgreSQL keeps its WAL.
+    """
+    from include.cli.source import remove
+
+    with interruptible("Run the same command again: it goes on."):
+        remove(name)
 
 
 def main() -> None:

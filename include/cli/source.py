@@ -7,25 +7,42 @@ import json
 import os
 import re
 import sys
+import time
 from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import class_row
 
 from include.cdc.check import findings, libpq_reason
-from include.cdc.pipelines import HEARTBEAT_TABLE, NAME, SCHEMA, Pipeline, PipelineError, files, lake_name, load, read_all
+from include.cdc.pipelines import (
+    HEARTBEAT_TABLE,
+    NAME,
+    SCHEMA,
+    Pipeline,
+    PipelineError,
+    by_source,
+    files,
+    lake_name,
+    load,
+    read_all,
+)
 from include.cdc.source import describe
 from include.cli.console import USAGE, CliError, say, size
+from include.cli.dags import UNDER_WAY
 from include.platform.airflow import AirflowClient, AirflowError, AirflowUnreachable
-from include.platform.endpoints import CONN_IDS, Endpoint
+from include.platform.endpoints import CONN_IDS, Endpoint, local_endpoints
 from include.platform.settings import ROOT, Settings, settings
 
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.$]*")
 """Table names that YAML takes for text without quotes."""
+
+RUN_S = 300
+"""How long a run of the pipeline's DAG may take to end."""
 
 _TABLES = """
 SELECT n.nspname || '.' || c.relname AS name,
@@ -110,6 +127,41 @@ def add(url: str, name: str | None, schemas: list[str], s: Settings = settings) 
     say(
         f"\nNext: look at the file, then [bold]./shudl check {_shown(path)}[/] · [bold]./shudl run cdc_{source}[/] "
         f"(then it goes on by itself) · [bold]./shudl run prove_{source}[/]"
+    )
+
+
+def remove(name: str, s: Settings = settings) -> None:
+    """End a pipeline: its DAG is paused, what it made is taken away, and its file put aside. Raises :class:`CliError`.
+
+    Tables of the source and of the lake stay. Interrupted, it goes on when run again.
+    """
+    from include.cdc.remove import remove as take_away
+
+    pipeline, endpoints, dag_id = by_source(name), local_endpoints(s), f"cdc_{name}"
+    with AirflowClient(s) as airflow:
+        if dag_id in {dag["dag_id"] for dag in airflow.dags()}:
+            airflow.pause(dag_id)
+            deadline = time.monotonic() + RUN_S
+            while (run := airflow.latest_run(dag_id)) and run["state"] in UNDER_WAY:
+                if time.monotonic() > deadline:
+                    raise CliError(f"{dag_id} still runs after {RUN_S} s; end that run in Airflow, and run this command again")
+                time.sleep(0.5)
+        try:
+            done = take_away(pipeline, endpoints)
+        except httpx.TransportError as error:
+            address = f"{error.request.url.host}:{error.request.url.port}"
+            raise CliError(f"{address} does not answer; ./shudl up starts what is missing") from None
+        for change in done:
+            say(f"  {change}")
+        assert pipeline.path
+        aside = pipeline.path.replace(pipeline.path.with_name(f"{pipeline.path.name}.removed"))
+        secret = s.source_secrets / f"{pipeline.connection}.json"
+        if secret.exists():
+            airflow.delete_connection(pipeline.connection)
+            secret.unlink()
+    say(
+        f"Removed source {name}. Its file is now {_shown(aside)}; its tables stay in the lake: drop cdc_{name}.* before you add "
+        "the source again. In PostgreSQL table shudl.heartbeat and REPLICA IDENTITY FULL stay as they are."
     )
 
 

@@ -145,6 +145,10 @@ class AirflowClient:
         else:
             self.request("POST", "/connections", json=body)
 
+    def delete_connection(self, conn_id: str) -> None:
+        if self.has_connection(conn_id):
+            self.request("DELETE", f"/connections/{quote(conn_id, safe='')}")
+
     def unpause(self, dag_id: str) -> None:
         self._pause(dag_id, False)
 
@@ -190,9 +194,7 @@ class AirflowClient:
         path = f"{_run_path(dag_id, run_id)}/taskInstances/{quote(task_id)}/xcomEntries/{quote(key)}"
         return self.request("GET", path, params={"deserialize": True})["value"]
 
-    def wait(
-        self, dag_id: str, run_id: str, timeout_s: float, on_change: OnChange | None = None, poll_s: float = 0.7
-    ) -> str:
+    def wait(self, dag_id: str, run_id: str, timeout_s: float, on_change: OnChange | None = None, poll_s: float = 0.7) -> str:
         """The final state of a run (``success`` or ``failed``). ``on_change`` hears of each change of a state.
 
         An API server that is busy or restarts is waited for, too.

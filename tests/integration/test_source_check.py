@@ -61,7 +61,7 @@ def test_connections_that_cannot_be_used(postgres_database: str) -> None:  # noq
     for endpoints, kind, reason in (
         ({}, PipelineError, "there is no connection shop_db; ./shudl source add makes one"),
         (endpoint(postgres_database, password="wrong"), PipelineError, "FATAL:  password authentication failed for user"),
-        (endpoint(postgres_database, dbname="nosuch"), PipelineError, 'database "nosuch" does not exist; correct connection shop_db'),
+        (endpoint(postgres_database, dbname="nosuch"), PipelineError, '"nosuch" does not exist; correct connection shop_db'),
         (endpoint(postgres_database, port=port), SourceUnreachable, "Connection refused; start the database"),
         (endpoint(postgres_database, host="no.such.invalid"), SourceUnreachable, "no.such.invalid"),
     ):
@@ -123,7 +123,7 @@ def test_rights_and_the_sql_that_gives_them(
     assert found[0] == "pipeline shop: connection: role stranger may not replicate; ALTER ROLE stranger REPLICATION"
     assert f"GRANT CREATE ON DATABASE {database} TO stranger" in found[1]
     assert any("tables.sales.orders: belongs to" in p and f"GRANT {owner} TO stranger" in p for p in found)
-    assert any('tables.public.roots: belongs to' in p and 'ALTER TABLE "public"."roots" OWNER TO stranger' in p for p in found)
+    assert any("tables.public.roots: belongs to" in p and 'ALTER TABLE "public"."roots" OWNER TO stranger' in p for p in found)
 
     with connect(asked, stranger) as connection:
         statements = [statement for finding in findings(connection, asked) for statement in finding.sql]
@@ -218,7 +218,7 @@ def shop(tmp_path: Path, postgres_database: str) -> Shop:  # noqa: F811
     with psycopg.connect(postgres_database, autocommit=True) as connection:
         connection.execute("CREATE TABLE orders (id int, line int, note text, PRIMARY KEY (line, id))")
         connection.execute("INSERT INTO orders SELECT n, 1, 'x' FROM generate_series(1, 1234) n")
-        connection.execute("CREATE TABLE \"Odd: #1'\" (id int PRIMARY KEY)")
+        connection.execute('CREATE TABLE "Odd: #1\'" (id int PRIMARY KEY)')
         connection.execute("CREATE TABLE history (at timestamptz)")
         connection.execute("CREATE UNLOGGED TABLE quick (id int PRIMARY KEY)")
         connection.execute("CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id)")
