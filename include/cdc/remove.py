@@ -102,7 +102,8 @@ def _topics(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
     from confluent_kafka.admin import AdminClient
 
     admin = AdminClient({"bootstrap.servers": endpoints["shudl_kafka"].extra["bootstrap.servers"], "log_level": 0})
-    topics = sorted(name for name in admin.list_topics(timeout=20).topics if name.startswith(f"{pipeline.source}."))
+    own = (f"{pipeline.source}.", f"__debezium-heartbeat.{pipeline.source}")
+    topics = sorted(name for name in admin.list_topics(timeout=20).topics if name == own[1] or name.startswith(own[0]))
     for topic, deleted in admin.delete_topics(topics).items() if topics else ():
         try:
             deleted.result(30)
