@@ -248,7 +248,7 @@ def source_add(
     """
     from include.cli.source import add
 
-    with interruptible("Nothing was written."):
+    with interruptible("The pipeline file is either complete or not there."):
         add(url, name, schema or [])
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import getpass
 import json
-import os
 import re
 import sys
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -28,14 +27,13 @@ from include.cdc.pipelines import (
     by_source,
     files,
     lake_name,
-    load,
     read_all,
 )
 from include.cdc.source import describe
 from include.cli.console import USAGE, CliError, say, size
 from include.cli.dags import UNDER_WAY
 from include.platform.airflow import AirflowClient, AirflowError, AirflowUnreachable
-from include.platform.endpoints import CONN_IDS, Endpoint, local_endpoints
+from include.platform.endpoints import CONN_IDS, Endpoint, keep, local_endpoints
 from include.platform.settings import ROOT, Settings, settings
 
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.$]*")
@@ -107,10 +105,10 @@ def add(url: str, name: str | None, schemas: list[str], s: Settings = settings) 
             told = "\n".join(f"  {table}: {reason}" for table, reason in reasons.items())
             where = f"in schema {', '.join(schemas)} of" if schemas else "in"
             raise CliError(f"Nothing was written: no table {where} database {endpoint.schema} can be carried.\n{told}")
+        wanted = findings(connection, _pipeline(source, endpoint.conn_id, carried))
         version = connection.info.parameter_status("server_version")
-        _write_new(path, _text(source, endpoint, f"PostgreSQL {version}", tables, reasons))
-        wanted = findings(connection, load(path))
-    _write_secret(endpoint, s)
+    keep(endpoint, s)
+    _write_new(path, _text(source, endpoint, f"PostgreSQL {version}", tables, reasons))
     taken = _tell_airflow(endpoint, s)
     keyless = sum(not table.key for table in carried)
     notes = [f"{keyless} without key as changelog"] * bool(keyless) + [f"{len(reasons)} left out"] * bool(reasons)
@@ -237,18 +235,23 @@ def _reasons(connection: psycopg.Connection[Any], source: str, conn_id: str, tab
             if kept in owners:
                 reasons[table.name] = f"becomes {kept} in the lake, and so does {owners[kept]}"
             owners.setdefault(kept, table.name)
-    modes = {table.name: {"mode": table.mode} for table in tables if table.name not in reasons}
-    if not modes:
+    left = [table for table in tables if table.name not in reasons]
+    if not left:
         return reasons
-    pipeline = Pipeline.model_validate({"source": source, "connection": conn_id, "tables": modes})
+    pipeline = _pipeline(source, conn_id, left)
     try:
         describe(connection, pipeline)
     except PipelineError as error:
-        for table in modes:
-            prefix = f"{pipeline.at('tables', table)}: "
+        for table in left:
+            prefix = f"{pipeline.at('tables', table.name)}: "
             if told := [problem.removeprefix(prefix) for problem in error.problems if problem.startswith(prefix)]:
-                reasons[table] = "; ".join(told)
+                reasons[table.name] = "; ".join(told)
     return reasons
+
+
+def _pipeline(source: str, conn_id: str, tables: list[Found]) -> Pipeline:
+    modes = {table.name: {"mode": table.mode} for table in tables}
+    return Pipeline.model_validate({"source": source, "connection": conn_id, "tables": modes})
 
 
 def _text(source: str, endpoint: Endpoint, server: str, tables: list[Found], reasons: dict[str, str]) -> str:
@@ -278,14 +281,6 @@ def _write_new(path: Path, text: str) -> None:
             file.write(text)
     except FileExistsError:
         raise CliError(f"{path} is there already; nothing was written. Edit it, or choose another --name.") from None
-
-
-def _write_secret(endpoint: Endpoint, s: Settings) -> None:
-    path = s.source_secrets / f"{endpoint.conn_id}.json"
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(asdict(endpoint), file, indent=2)
-    fresh.replace(path)
 
 
 def _tell_airflow(endpoint: Endpoint, s: Settings) -> str:

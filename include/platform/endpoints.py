@@ -8,8 +8,9 @@ there, so that a user who edits a connection points ShuDL at another cluster.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from include.platform.settings import Settings, SettingsError, settings
@@ -90,6 +91,15 @@ def local_endpoints(s: Settings = settings) -> dict[str, Endpoint]:
         endpoint("shudl_clickhouse", "generic", "clickhouse", login="shudl", password=s.secret("clickhouse")),
     )
     return {e.conn_id: e for e in (*made, *_added_sources(s))}
+
+
+def keep(endpoint: Endpoint, s: Settings = settings) -> None:
+    """Write a source's endpoint to a file (mode 0600) from which :func:`local_endpoints` reads it."""
+    path = s.source_secrets / f"{endpoint.conn_id}.json"
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(asdict(endpoint), file, indent=2)
+    fresh.replace(path)
 
 
 def _added_sources(s: Settings) -> list[Endpoint]:
