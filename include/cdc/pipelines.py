@@ -88,7 +88,11 @@ class Pipeline(BaseModel):
     tables: dict[
         Annotated[str, StringConstraints(pattern=r"^[^.]+\.[^.]+$")],
         Annotated[Table, BeforeValidator(lambda given: {} if given is None else given), _OrNothing],
-    ] = Field(min_length=1, description="The tables that are kept, as schema.table; nothing after the colon means mode: mirror.")
+    ] = Field(
+        min_length=1,
+        description="The tables that are kept, as schema.table; nothing after the colon means mode: mirror.",
+        json_schema_extra={"additionalProperties": False},
+    )
 
     _path: Path | None = PrivateAttr(None)
     _document: Document = PrivateAttr(default_factory=Document)

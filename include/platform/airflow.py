@@ -116,7 +116,7 @@ class AirflowClient:
         """Until Airflow has read these DAGs. A file of theirs that cannot be read ends the wait with its error."""
         deadline = time.monotonic() + timeout_s
         while missing := dag_ids - {dag["dag_id"] for dag in self.dags()}:
-            if errors := [error for error in self.import_errors() if _may_define(error["filename"], missing)]:
+            if errors := [error for error in self.import_errors() if may_define(error["filename"], missing)]:
                 raise AirflowError("\n".join(f"{e['filename']}: {e['stack_trace']}" for e in errors))
             if time.monotonic() > deadline:
                 names = ", ".join(sorted(missing))
@@ -237,7 +237,7 @@ class AirflowClient:
         return f"{self.url}/dags/{quote(dag_id)}/runs/{quote(run_id)}"
 
 
-def _may_define(filename: str, dag_ids: set[str]) -> bool:
+def may_define(filename: str, dag_ids: set[str]) -> bool:
     """Whether a file may define one of the DAGs: it is called ``<dag_id>.py``, or ``<kind>.py`` for ``<kind>_<source>``."""
     stem = PurePath(filename).stem
     return any(dag_id == stem or dag_id.startswith(f"{stem}_") for dag_id in dag_ids)

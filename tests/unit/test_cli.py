@@ -30,6 +30,7 @@ from include.cli.processes import MemoryPeak, children, pss, rss, tree
 from include.cli.sql import Answer, cause, plain, show, unique
 from include.cli.state import Parallel
 from include.cli.up import _failure_text, service_step, show_tasks, stop_order
+from include.platform.airflow import may_define
 from include.platform.catalog import BY_NAME, CONTROL_PLANE, SERVICES
 from include.platform.settings import PORT_OFFSETS, ROOT, Settings
 from tests.ports import free_block
@@ -321,6 +322,24 @@ def test_runs_are_told_change_by_change(capsys: pytest.CaptureFixture[str]) -> N
         ["cdc_flights", "database", "success", "after", "2.5", "s"],
         ["cdc_flights", "jobs.flights[3]", "running"],
     ]
+
+
+def test_a_failed_run_tells_every_line_of_a_reason() -> None:
+    error = RunFailed("cdc_shop", {"database": "shop.yml:4: a\nshop.yml:5: b"}, "http://x")
+    assert str(error).splitlines() == ["cdc_shop failed:", "  database: shop.yml:4: a", "    shop.yml:5: b", "All logs: http://x"]
+
+
+@pytest.mark.parametrize(
+    ("file", "dag_id", "expected"),
+    [
+        ("cdc.py", "cdc_shop", True),
+        ("dags/platform_stop.py", "platform_stop", True),
+        ("check_pipelines.py", "cdc_shop", False),
+        ("prove.py", "proven", False),
+    ],
+)
+def test_which_file_may_keep_a_dag_away(file: str, dag_id: str, expected: bool) -> None:
+    assert may_define(file, {dag_id, "other"}) is expected
 
 
 def test_a_proof_as_a_table() -> None:
