@@ -133,24 +133,14 @@ def reconcile_connector(pipeline: Pipeline, endpoints: Endpoints, timeout_s: flo
             time.sleep(0.5)
 
 
-def require_same_selection(pipeline: Pipeline, endpoints: Endpoints) -> None:
-    """Raises :class:`PipelineError` when columns, masks or rows of a table that is captured already are to be others.
+def changed_selection(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
+    """The tables that are captured already, and whose columns, masks or rows are to be others than those captured.
 
-    Its topic and its tables in the lake hold what was selected before; nothing would make them what they should be.
+    Their topics and their tables in the lake hold what was selected before; nothing would make them what they should be.
     """
     salt = selection.mask_salt(pipeline, endpoints)
     answer = httpx.get(f"{endpoints['shudl_connect'].url}/connectors/{pipeline.connector}/config", timeout=20)
-    if answer.status_code == 404:
-        return
-    changed = selection.changed(pipeline, answer.raise_for_status().json(), salt)
-    if changed:
-        raise PipelineError(
-            [
-                f"table {table}: its columns, exclude, mask or where has changed since connector {pipeline.connector} captured "
-                f"it; take the change back, or give the pipeline another source name, so that it is captured anew"
-                for table in changed
-            ]
-        )
+    return [] if answer.status_code == 404 else selection.changed(pipeline, answer.raise_for_status().json(), salt)
 
 
 def connector_state(pipeline: Pipeline, endpoints: Endpoints) -> tuple[str, str]:

@@ -109,6 +109,7 @@ def _airflow(s: Settings, role: str) -> dict[str, str]:
         "SHUDL_HOME": str(s.home),
         "SHUDL_PORT_BASE": str(s.port_base),
         **({"SHUDL_SPARK_JAVA_HOME": str(s.spark_java_home)} if s.spark_java_home else {}),
+        "SHUDL_PIPELINES": str(s.pipelines),
     }
 
 
