@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import httpx
 from psycopg import sql
@@ -21,7 +22,7 @@ WAIT_S = 60
 
 
 def remove(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
-    """Cancel the jobs, delete connector, topics and checkpoints, drop slot and publication; return what was done.
+    """Cancel the jobs, delete connector, topics, subjects and checkpoints, drop slot and publication; return what was done.
 
     Tables of the source and of the lake stay. Nothing to remove is not an error. Raises :class:`PipelineError`.
     """
@@ -30,6 +31,7 @@ def remove(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
         *_connector(pipeline, endpoints),
         *_database(pipeline, endpoints),
         *_topics(pipeline, endpoints),
+        *_subjects(pipeline, endpoints),
         *_checkpoints(pipeline, endpoints),
     ]
 
@@ -98,12 +100,15 @@ def _database(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
     return changes
 
 
+def _is_topic(pipeline: Pipeline, name: str) -> bool:
+    return name.startswith(f"{pipeline.source}.") or name == f"__debezium-heartbeat.{pipeline.source}"
+
+
 def _topics(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
     from confluent_kafka.admin import AdminClient
 
     admin = AdminClient({"bootstrap.servers": endpoints["shudl_kafka"].extra["bootstrap.servers"], "log_level": 0})
-    own = (f"{pipeline.source}.", f"__debezium-heartbeat.{pipeline.source}")
-    topics = sorted(name for name in admin.list_topics(timeout=20).topics if name == own[1] or name.startswith(own[0]))
+    topics = sorted(name for name in admin.list_topics(timeout=20).topics if _is_topic(pipeline, name))
     for topic, deleted in admin.delete_topics(topics).items() if topics else ():
         try:
             deleted.result(30)
@@ -119,8 +124,18 @@ def _topics(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
     return [f"deleted topic {topic}" for topic in topics]
 
 
+def _subjects(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
+    with httpx.Client(base_url=f"{endpoints['shudl_registry'].url}/apis/ccompat/v7", timeout=20) as http:
+        present = http.get("/subjects").raise_for_status().json()
+        subjects = [name for name in present if _is_topic(pipeline, name.removesuffix("-key").removesuffix("-value"))]
+        for subject in subjects:
+            for how in ("false", "true"):  # the registry takes away for good only what was deleted before
+                http.delete(f"/subjects/{quote(subject, safe='')}", params={"permanent": how}).raise_for_status()
+    return [f"deleted {len(subjects)} subjects of the registry"] * bool(subjects)
+
+
 def _checkpoints(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
     folders = sorted(Path(endpoints["shudl_flink"].extra["checkpoint_dir"]).glob(f"{_prefix(pipeline)}*"))
     for folder in folders:
         shutil.rmtree(folder)
-    return [f"removed the checkpoints of {len(folders)} jobs"] * bool(folders)
+    return [f"removed {len(folders)} folders of checkpoints"] * bool(folders)

@@ -6,8 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from include.cdc.check import SourceUnreachable, check, connect, findings
+from include.cdc.check import DEBEZIUM, SourceUnreachable, check, connect, findings
 from include.cdc.pipelines import Pipeline, PipelineError, load
 from include.cdc.reconcile import reconcile_database
 from include.platform.endpoints import Endpoint
@@ -150,25 +153,69 @@ def test_slots_of_others(postgres_server: PostgresServer, postgres_database: str
             connection.execute("SELECT pg_drop_replication_slot('shudl_shop')")
         connection.execute("CREATE PUBLICATION p FOR TABLE orders")
         connection.execute("SELECT pg_create_logical_replication_slot('shudl_shop', 'pgoutput', false, false, true)")
-        assert check(pipeline("public.orders"), endpoint(postgres_database))
-        parts = conninfo_to_dict(postgres_database)
-        address = make_conninfo("", **{key: parts[key] for key in ("host", "port", "user", "dbname")})
-        command = [settings.engines / "postgres" / "bin" / "pg_recvlogical", "-w", "-d", address]
-        command += ["--slot=shudl_shop", "--start", "-f", "-", "-o", "proto_version=1", "-o", "publication_names=p"]
-        reader = subprocess.Popen(command, env=os.environ | {"PGPASSWORD": parts["password"]}, stdout=subprocess.DEVNULL)
-        try:
-            deadline = time.monotonic() + 20
-            while not connection.execute("SELECT active FROM pg_replication_slots WHERE slot_name = 'shudl_shop'").fetchone()[0]:
-                assert time.monotonic() < deadline, "pg_recvlogical does not read"
-                time.sleep(0.1)
-            (found,) = problems(pipeline("public.orders"), endpoint(postgres_database))
+        asked, endpoints = pipeline("public.orders"), endpoint(postgres_database)
+        assert check(asked, endpoints)
+        with reader(connection, postgres_database):
+            (found,) = problems(asked, endpoints)
             assert "slot shudl_shop is read by pg_recvlogical" in found
-        finally:
-            reader.terminate()
-            reader.wait(10)
-        while connection.execute("SELECT active FROM pg_replication_slots WHERE slot_name = 'shudl_shop'").fetchone()[0]:
-            time.sleep(0.1)
+        with reader(connection, postgres_database, PGAPPNAME=DEBEZIUM), kafka_connect() as (connect_endpoint, states):
+            assert check(asked, endpoints), "where Kafka Connect does not answer, nobody can tell whose Debezium reads"
+            endpoints |= {"shudl_connect": connect_endpoint}
+            (found,) = problems(asked, endpoints)
+            assert "is read by process" in found and "here is no connector cdc.shop" in found
+            states["cdc.shop"] = "RUNNING"
+            assert check(asked, endpoints)
         connection.execute("SELECT pg_drop_replication_slot('shudl_shop')")
+
+
+@contextmanager
+def reader(connection: psycopg.Connection[Any], database: str, **variables: str) -> Iterator[None]:
+    """Another program that reads the slot ``shudl_shop``."""
+
+    def wait(active: bool) -> None:
+        deadline = time.monotonic() + 20
+        asked = "SELECT active FROM pg_replication_slots WHERE slot_name = 'shudl_shop'"
+        while connection.execute(asked).fetchone()[0] != active:
+            assert time.monotonic() < deadline, f"the slot is still {'idle' if active else 'read'}"
+            time.sleep(0.1)
+
+    parts = conninfo_to_dict(database)
+    address = make_conninfo("", **{key: parts[key] for key in ("host", "port", "user", "dbname")})
+    command = [settings.engines / "postgres" / "bin" / "pg_recvlogical", "-w", "-d", address]
+    command += ["--slot=shudl_shop", "--start", "-f", "-", "-o", "proto_version=1", "-o", "publication_names=p"]
+    process = subprocess.Popen(command, env=os.environ | {"PGPASSWORD": parts["password"]} | variables, stdout=subprocess.DEVNULL)
+    try:
+        wait(True)
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+    wait(False)
+
+
+@contextmanager
+def kafka_connect() -> Iterator[tuple[Endpoint, dict[str, str]]]:
+    """A server that answers for the states of connectors as Kafka Connect does."""
+    states: dict[str, str] = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state = states.get(self.path.split("/")[2])
+            self.send_response(200 if state else 404)
+            self.end_headers()
+            parts = {"connector": {"state": state}, "tasks": [{"state": state}]}
+            self.wfile.write(json.dumps(parts if state else {"error_code": 404, "message": "No status found"}).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield Endpoint("shudl_connect", "http", "127.0.0.1", server.server_port), states
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_a_server_that_is_not_ready() -> None:
