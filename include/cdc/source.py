@@ -59,8 +59,9 @@ def describe(connection: psycopg.Connection, pipeline: Pipeline) -> list[SourceT
     tables: list[SourceTable] = []
     refused = _refused(connection, pipeline)
     for name in pipeline.tables:
+        here = pipeline.at("tables", name)
         if name in refused:
-            problems.append(f"{pipeline.at('tables', name)}: {refused[name]}")
+            problems.append(f"{here}: {refused[name]}")
             continue
         rows = connection.execute(_COLUMNS, (quoted(name),)).fetchall()
         columns: list[Column] = []
@@ -68,12 +69,11 @@ def describe(connection: psycopg.Connection, pipeline: Pipeline) -> list[SourceT
             try:
                 columns.append(Column(column, type_name, nullable, carried(type_name, precision, scale)))
             except UnsupportedType as error:
-                problems.append(f"{pipeline.at('tables', name)}: column {column}: {error}")
+                problems.append(f"{here}: column {column}: {error}")
         key = tuple(row[0] for row in connection.execute(_KEY, (quoted(name),)))
         if not key and pipeline.tables[name].mirrored:
             mode = pipeline.tables[name].mode
-            text = f"has no primary key, which mode {mode} needs; use mode: changelog, or add a key"
-            problems.append(f"{pipeline.at('tables', name)}: {text}")
+            problems.append(f"{here}: has no primary key, which mode {mode} needs; use mode: changelog, or add a key")
         tables.append(SourceTable(name, tuple(columns), key))
     if problems:
         raise PipelineError(problems)
