@@ -3,21 +3,53 @@
 from __future__ import annotations
 
 import os
+import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 
 from include.cdc.pipelines import HEARTBEAT_TABLE, Pipeline, PipelineError
+from include.cdc.source import SourceTable, quoted, quoted_name
 from include.platform.endpoints import Endpoint, Endpoints
 from include.platform.flink import first_cause
 
 HEARTBEAT_INTERVAL_MS = 5000
 RETENTION_MS = 7 * 24 * 3600 * 1000
+MESSAGE_BYTES = 64 << 20
+"""The largest change: a row as it was and as it is. No other setting limits it: consumers take what exceeds their own."""
+BUFFER_BYTES = 96 << 20
+"""What Debezium may hold of changes, and of a snapshot's rows in one fetch."""
 
 
-def settings_of(pipeline: Pipeline, source: Endpoint, registry_url: str, secrets_dir: str) -> dict[str, str]:
+def _java_pattern(table: str) -> str:
+    """A regular expression of Java that matches this ``schema.table`` alone; Debezium's lists ignore case otherwise."""
+    return "(?-i)" + re.sub(r"([^A-Za-z0-9_\s])", r"\\\1", table)
+
+
+def _snapshot_selects(tables: Sequence[SourceTable]) -> dict[str, str]:
+    """The settings that make the snapshot read some columns by another expression (:attr:`Carried.snapshot`)."""
+    selects: dict[str, str] = {}
+    for table in tables:
+        if all(column.carried.snapshot == "{c}" for column in table.columns):
+            continue
+        expressions = (
+            f"{column.carried.snapshot.format(c=name)} AS {name}"
+            for column in table.columns
+            for name in [quoted_name(column.name)]
+        )
+        selects[table.name] = f"SELECT {', '.join(expressions)} FROM {quoted(table.name)}"
+    if not selects:
+        return {}
+    setting = "snapshot.select.statement.overrides"
+    return {setting: ",".join(selects)} | {f"{setting}.{name}": select for name, select in selects.items()}
+
+
+def settings_of(
+    pipeline: Pipeline, tables: Sequence[SourceTable], source: Endpoint, registry_url: str, secrets_dir: str
+) -> dict[str, str]:
     """The connector's configuration. The password is a reference that Kafka Connect resolves from ``secrets_dir``."""
     schema, heartbeat = HEARTBEAT_TABLE.split(".")
     avro = "io.confluent.connect.avro.AvroConverter"
@@ -34,16 +66,29 @@ def settings_of(pipeline: Pipeline, source: Endpoint, registry_url: str, secrets
         "slot.name": pipeline.slot,
         "publication.name": pipeline.publication,
         "publication.autocreate.mode": "disabled",
-        "table.include.list": ",".join([*sorted(pipeline.tables), HEARTBEAT_TABLE]).replace(".", r"\."),
+        "table.include.list": ",".join(map(_java_pattern, [*sorted(pipeline.tables), HEARTBEAT_TABLE])),
         "snapshot.mode": "initial",
-        "snapshot.fetch.size": "10000",
+        # A few rows first, then as many as fit.
+        "snapshot.fetch.size": "4",
+        "driver.adaptiveFetch": "true",
+        "driver.adaptiveFetchMaximum": "5000",
+        "driver.maxResultBuffer": str(BUFFER_BYTES),
+        **_snapshot_selects(tables),
         "heartbeat.interval.ms": str(HEARTBEAT_INTERVAL_MS),
         "heartbeat.action.query": f"UPDATE {schema}.{heartbeat} SET beat = now() WHERE id = 1",
         "tombstones.on.delete": "false",
         "decimal.handling.mode": "string",
         "time.precision.mode": "isostring",
+        "interval.handling.mode": "string",
+        "hstore.handling.mode": "map",
+        "include.unknown.datatypes": "true",
+        # A value that cannot be converted stops the connector; Debezium's default is to write NULL in its place.
+        "event.converting.failure.handling.mode": "fail",
+        "field.name.adjustment.mode": "avro",
+        "schema.name.adjustment.mode": "avro",
         "max.batch.size": "8192",
         "max.queue.size": "32768",
+        "max.queue.size.in.bytes": str(BUFFER_BYTES),
         "poll.interval.ms": "100",
         "status.update.interval.ms": "2000",
         "retriable.restart.connector.wait.ms": "2000",
@@ -69,6 +114,9 @@ def settings_of(pipeline: Pipeline, source: Endpoint, registry_url: str, secrets
         "topic.creation.default.cleanup.policy": "delete",
         "topic.creation.default.retention.ms": str(RETENTION_MS),
         "topic.creation.default.compression.type": "lz4",
+        "topic.creation.default.max.message.bytes": str(MESSAGE_BYTES),
+        "producer.override.max.request.size": str(MESSAGE_BYTES),
+        "producer.override.buffer.memory": str(MESSAGE_BYTES),
         "producer.override.compression.type": "lz4",
         "producer.override.linger.ms": "20",
         "producer.override.batch.size": "131072",
@@ -87,7 +135,9 @@ def write_secret(folder: str, name: str, value: str) -> bool:
     return True
 
 
-def reconcile_connector(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float = 90) -> list[str]:
+def reconcile_connector(
+    pipeline: Pipeline, tables: Sequence[SourceTable], endpoints: Endpoints, timeout_s: float = 90
+) -> list[str]:
     """Make the connector and its configuration match, restart failed tasks, wait until it runs; return what changed.
 
     Raises :class:`PipelineError` with the connector's own first cause when it does not run within ``timeout_s``.
@@ -96,7 +146,8 @@ def reconcile_connector(pipeline: Pipeline, endpoints: Endpoints, timeout_s: flo
     connect = endpoints["shudl_connect"]
     changes: list[str] = []
     changed_secret = write_secret(connect.extra["secrets_dir"], pipeline.source, source.password)
-    wanted = settings_of(pipeline, source, f"{endpoints['shudl_registry'].url}/apis/ccompat/v7", connect.extra["secrets_dir"])
+    registry = f"{endpoints['shudl_registry'].url}/apis/ccompat/v7"
+    wanted = settings_of(pipeline, tables, source, registry, connect.extra["secrets_dir"])
     with httpx.Client(base_url=f"{connect.url}/connectors/{pipeline.connector}", timeout=30) as http:
         present = http.get("/config")
         if present.status_code == 404 or {k: v for k, v in present.json().items() if k != "name"} != wanted:

@@ -11,11 +11,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
 HEARTBEAT_TABLE = "shudl.heartbeat"
 NAME = r"^[a-z][a-z0-9_]{0,39}$"
+LSN = "_lsn"
+COMMITTED_AT = "_committed_at"
+"""Added to every mirror: the LSN of the row's last change and when the source committed it."""
+HEADERS = "_headers"
+"""A record's Kafka headers, as a column in Flink."""
+
+
+def underscored(name: str, allowed: str) -> str:
+    """``name`` with ``_`` for each UTF-16 unit that is not among ``allowed``, the inside of a regular expression's ``[]``.
+
+    So Debezium makes names for Kafka and Avro.
+    """
+    return re.sub(f"[^{allowed}]", lambda found: "_" * (len(found[0].encode("utf-16-le")) // 2), name)
 
 
 class PipelineError(ValueError):
@@ -72,6 +85,15 @@ class Pipeline(BaseModel):
                 raise ValueError(f"{name}: write tables as schema.table, for example public.{name.strip('.') or 'orders'}")
         return tables
 
+    @model_validator(mode="after")
+    def _distinct(self) -> Pipeline:
+        owners: dict[str, str] = {}
+        for name in self.tables:
+            first = owners.setdefault(self.iceberg_name(name), name)
+            if first != name:
+                raise ValueError(f"{first} and {name} would both be {self.iceberg_table(name)} in the lake; keep one of them")
+        return self
+
     @property
     def slot(self) -> str:
         return f"shudl_{self.source}"
@@ -90,7 +112,7 @@ class Pipeline(BaseModel):
 
     def topic(self, table: str) -> str:
         """Kafka topic of ``schema.table``; its subjects are ``<topic>-key`` and ``<topic>-value``."""
-        return f"{self.source}.{table}"
+        return underscored(f"{self.source}.{table}", "A-Za-z0-9._-")
 
     def iceberg_name(self, table: str) -> str:
         """Name of the mirror of ``schema.table`` in :attr:`namespace`; ``public.`` is left out.

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from include.cdc.pipelines import Pipeline, PipelineError
+from include.cdc.pipelines import COMMITTED_AT, LSN, Pipeline, PipelineError
 from include.cdc.source import SourceTable
 from include.lake.catalog import Lake
 
 if TYPE_CHECKING:
     from pyiceberg.schema import Schema
     from pyiceberg.table import Table
-
-LSN = "_lsn"
-COMMITTED_AT = "_committed_at"
-"""Added to every mirror: the LSN of the row's last change and when the source committed it."""
 
 PROPERTIES = {
     "format-version": "2",
@@ -32,12 +28,12 @@ def iceberg_schema(table: SourceTable) -> Schema:
     from pyiceberg.types import LongType, NestedField, TimestamptzType
 
     fields = [
-        NestedField(number, column.name, column.carried.iceberg(), required=column.name in table.key)
+        NestedField(number, column.lake_name, column.carried.iceberg(), required=column.name in table.key)
         for number, column in enumerate(table.columns, start=1)
     ]
     fields.append(NestedField(len(fields) + 1, LSN, LongType()))
     fields.append(NestedField(len(fields) + 1, COMMITTED_AT, TimestamptzType()))
-    return Schema(*fields, identifier_field_ids=[f.field_id for f in fields if f.name in table.key])
+    return Schema(*fields, identifier_field_ids=[f.field_id for f in fields if f.required])
 
 
 def reconcile_tables(lake: Lake, pipeline: Pipeline, tables: list[SourceTable]) -> list[str]:

@@ -100,13 +100,17 @@ def _session(conninfo: str, timeout_s: float, **more: Any) -> psycopg.Connection
     return psycopg.connect(conninfo, autocommit=True, options=options, application_name="shudl proof", **more)
 
 
+def _castable(table: SourceTable) -> bool:
+    return all(column.carried.castable for column in key_columns(table))
+
+
 def _postgres(query: Callable[[str], Rows]) -> Store:
     return Store(
         "postgres",
         POSTGRES,
         query,
         relation=lambda table: POSTGRES.name(*table.name.split(".")),
-        key_types=lambda table: {column.name: column.type_name for column in key_columns(table)},
+        key_types=lambda table: {column.name: column.type_name for column in key_columns(table)} if _castable(table) else {},
     )
 
 
@@ -184,8 +188,10 @@ def iceberg(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float, catalog:
 
     @cache
     def key_types(table: SourceTable) -> dict[str, str]:
+        if not _castable(table):
+            return {}
         types = {name: kind for name, kind, *_ in query(f"SHOW COLUMNS FROM {relation(table)}")}
-        return {name: types[name.lower()] for name in table.key}
+        return {column.name: types[column.lake_name] for column in key_columns(table)}
 
     return Store("iceberg", TRINO, query, relation, key_types)
 
