@@ -126,7 +126,9 @@ def describe(connection: psycopg.Connection, pipeline: Pipeline) -> list[SourceT
         for column, sql_type, nullable, array, dimensions, type_name, precision, scale in rows:
             try:
                 if dimensions > 1:
-                    raise UnsupportedType(f"type {sql_type}[] cannot be carried: the lake's arrays have one dimension; exclude it")
+                    raise UnsupportedType(
+                        f"type {sql_type}[] cannot be carried: the lake's arrays have one dimension; exclude it"
+                    )
                 how = carried_as_text(type_name, array) if column in as_text else carried(type_name, precision, scale, array)
                 if type_name == "money":
                     _check_money(connection)

@@ -80,6 +80,8 @@ def _text(flink_expression: str, flink_source: str = "STRING", postgres_text: st
 
 
 _PLAIN_TIME = "REPLACE(REPLACE({c}, 'T', ' '), 'Z', '')"
+# Flink would take years after 9999, and make some other time of those that stand for infinity.
+_FLINK_TIMESTAMP = f"CAST(REPLACE({_PLAIN_TIME}, '+', 'after 9999: ') AS TIMESTAMP(6))"
 
 
 def _postgres_timestamp(value: str) -> str:
@@ -150,10 +152,17 @@ _TYPES: dict[str, Carried] = {
         "toDecimalString({c}, 2)",
     ),
     "bytea": _BINARY,
-    "date": Carried("STRING", "CAST(REPLACE({c}, 'Z', '') AS DATE)", _iceberg("DateType"), *_PLAIN, snapshot=_DATE_SNAPSHOT),
+    "date": Carried(
+        "STRING",
+        # Flink refuses every year before 1, but for the year 0.
+        "CAST(REPLACE(CASE WHEN {c} LIKE '0000-%' THEN '-' ELSE '' END || {c}, 'Z', '') AS DATE)",
+        _iceberg("DateType"),
+        *_PLAIN,
+        snapshot=_DATE_SNAPSHOT,
+    ),
     "timestamp": Carried(
         "STRING",
-        f"CAST({_PLAIN_TIME} AS TIMESTAMP(6))",
+        _FLINK_TIMESTAMP,
         _iceberg("TimestampType"),
         _postgres_timestamp("{c}"),
         _TRINO_TIMESTAMP,
@@ -161,7 +170,7 @@ _TYPES: dict[str, Carried] = {
     ),
     "timestamptz": Carried(
         "STRING",
-        f"CAST(CAST({_PLAIN_TIME} AS TIMESTAMP(6)) AS TIMESTAMP_LTZ(6))",
+        f"CAST({_FLINK_TIMESTAMP} AS TIMESTAMP_LTZ(6))",
         _iceberg("TimestamptzType"),
         _postgres_timestamp("{c} AT TIME ZONE 'UTC'"),
         _TRINO_TIMESTAMP.replace("{c}", "{c} AT TIME ZONE 'UTC'"),
@@ -174,7 +183,8 @@ _TYPES: dict[str, Carried] = {
         "{c}",
         _map_type,
         "CASE WHEN {c} IS NOT NULL THEN '[' || coalesce((SELECT string_agg(length(u.key) || ':' || u.key || '=' || "
-        "coalesce(length(u.value) || ':' || u.value, 'N'), ',' ORDER BY u.key COLLATE \"C\") FROM each({c}) AS u), '') || ']' END",
+        "coalesce(length(u.value) || ':' || u.value, 'N'), ',' ORDER BY u.key COLLATE \"C\") FROM each({c}) AS u), '') "
+        "|| ']' END",
         "'[' || array_join(transform(array_sort(map_keys({c})), k -> CAST(length(k) AS varchar) || ':' || k || '=' || "
         "coalesce(CAST(length({c}[k]) AS varchar) || ':' || {c}[k], 'N')), ',') || ']'",
         "concat('[', arrayStringConcat(arrayMap(k -> concat(toString(lengthUTF8(k)), ':', k, '=', "
@@ -302,9 +312,10 @@ def _array(element: Carried) -> Carried:
         "CASE WHEN array_ndims({c}) > 1 OR array_lower({c}, 1) <> 1 THEN CAST({c} AS text) WHEN {c} IS NOT NULL THEN "
         f"'[' || coalesce((SELECT string_agg(coalesce(length({postgres}) || ':' || {postgres}, 'N'), ',' ORDER BY u.n) "
         "FROM unnest({c}) WITH ORDINALITY AS u (e, n)), '') || ']' END",
-        f"'[' || array_join(transform({{c}}, e -> coalesce(CAST(length({trino}) AS varchar) || ':' || {trino}, 'N')), ',') || ']'",
-        f"concat('[', arrayStringConcat(arrayMap(e -> ifNull(concat(toString(lengthUTF8({clickhouse})), ':', {clickhouse}), 'N'), "
-        "{c}), ','), ']')",
+        f"'[' || array_join(transform({{c}}, e -> coalesce(CAST(length({trino}) AS varchar) || ':' || {trino}, 'N')), ',') "
+        "|| ']'",
+        f"concat('[', arrayStringConcat(arrayMap(e -> ifNull(concat(toString(lengthUTF8({clickhouse})), ':', {clickhouse}), "
+        "'N'), {c}), ','), ']')",
         free_text=element.free_text,
         castable=False,
         key=False,

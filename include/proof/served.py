@@ -9,9 +9,8 @@ from typing import Any
 
 import httpx
 
-from include.cdc.pipelines import Pipeline
+from include.cdc.pipelines import COMMITTED_AT, LSN, Pipeline
 from include.cdc.source import Column, SourceTable
-from include.cdc.pipelines import COMMITTED_AT, LSN
 from include.cdc.types import carried
 from include.lake.catalog import PUBLISHED
 from include.lake.refs import Refs
