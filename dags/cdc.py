@@ -13,14 +13,15 @@ from shudl.tags import Tag
 DOC = """
 ### Keep the lake's tables equal to a source's
 
-Reconciles what `include/pipelines/` says of this source; does nothing where the world matches it already.
+Reconciles what the pipeline file says of this source; does nothing where the world matches it already.
 
 | task | what it makes |
 | --- | --- |
-| `database` | heartbeat table, replica identities, publication, failover-ready slot |
-| `messaging` | topics, subjects, the Debezium connector |
+| `database` | heartbeat table, replica identities, publication; first it checks file and source |
+| `messaging` | topics, subjects, the Debezium connector with its failover-ready slot |
 | `lake` | namespace and Iceberg tables |
-| `jobs.*` | one Flink job a table, found by name, restarted from its last retained checkpoint |
+| `retire` | cancels the Flink jobs of tables and modes that the file no longer has; what they wrote stays |
+| `jobs.*` | a Flink job for each mirror, which goes on from its last retained checkpoint, and for each changelog |
 
 Runs every five minutes, and after each run of `platform_bootstrap`: Flink forgets its jobs when it is restarted.
 Each task returns the list of what it changed. A job that runs is never awaited.
@@ -34,7 +35,7 @@ def cdc_dag(pipeline: Pipeline) -> DAG:
     """The reconciling DAG of one pipeline."""
     with DAG(
         f"cdc_{pipeline.source}",
-        description=f"Mirror {len(pipeline.tables)} tables of {pipeline.source} in the lake",
+        description=f"Keep {len(pipeline.tables)} tables of {pipeline.source} in the lake",
         schedule=AssetOrTimeSchedule(timetable=DeltaTriggerTimetable(timedelta(minutes=5)), assets=[PLATFORM]),
         catchup=False,
         max_active_runs=1,
@@ -46,10 +47,19 @@ def cdc_dag(pipeline: Pipeline) -> DAG:
 
         @task
         def database() -> list[str]:
+            from airflow.sdk.exceptions import AirflowFailException
+
+            from include.cdc.check import SourceUnreachable
+            from include.cdc.pipelines import PipelineError
             from include.cdc.reconcile import reconcile_database
             from shudl.endpoints import endpoints
 
-            return reconcile_database(pipeline, endpoints())
+            try:
+                return reconcile_database(pipeline, endpoints())
+            except SourceUnreachable:
+                raise
+            except PipelineError as error:  # what a person has to mend is not tried again
+                raise AirflowFailException(str(error)) from None
 
         @task
         def messaging() -> list[str]:
@@ -65,18 +75,25 @@ def cdc_dag(pipeline: Pipeline) -> DAG:
 
             return reconcile_lake(pipeline, endpoints())
 
-        @task(pool="flink")
-        def job(table: str) -> list[str]:
-            from include.cdc.reconcile import reconcile_table_job
+        @task
+        def retire() -> list[str]:
+            from include.cdc.reconcile import retire
             from shudl.endpoints import endpoints
 
-            return reconcile_table_job(pipeline, endpoints(), table)
+            return retire(pipeline, endpoints())
+
+        @task(pool="flink")
+        def job(table: str) -> list[str]:
+            from include.cdc.reconcile import reconcile_table_jobs
+            from shudl.endpoints import endpoints
+
+            return reconcile_table_jobs(pipeline, endpoints(), table)
 
         with TaskGroup("jobs") as jobs:
             for table in pipeline.tables:
                 job.override(task_id=pipeline.iceberg_name(table))(table)
 
-        database() >> [messaging(), lake()] >> jobs
+        database() >> [messaging(), lake(), retire()] >> jobs
     return dag
 
 

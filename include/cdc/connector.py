@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import Any
 
 import httpx
 
+from include.cdc import selection
 from include.cdc.pipelines import HEARTBEAT_TABLE, Pipeline, PipelineError
-from include.cdc.source import SourceTable, quoted, quoted_name
+from include.cdc.source import SourceTable
 from include.platform.endpoints import Endpoint, Endpoints
 from include.platform.flink import first_cause
 
@@ -24,33 +24,13 @@ BUFFER_BYTES = 96 << 20
 """What Debezium may hold of changes, and of a snapshot's rows in one fetch."""
 
 
-def _java_pattern(table: str) -> str:
-    """A regular expression of Java that matches this ``schema.table`` alone; Debezium's lists ignore case otherwise."""
-    return "(?-i)" + re.sub(r"([^A-Za-z0-9_\s])", r"\\\1", table)
-
-
-def _snapshot_selects(tables: Sequence[SourceTable]) -> dict[str, str]:
-    """The settings that make the snapshot read some columns by another expression (:attr:`Carried.snapshot`)."""
-    selects: dict[str, str] = {}
-    for table in tables:
-        if all(column.carried.snapshot == "{c}" for column in table.columns):
-            continue
-        expressions = (
-            f"{column.carried.snapshot.format(c=name)} AS {name}"
-            for column in table.columns
-            for name in [quoted_name(column.name)]
-        )
-        selects[table.name] = f"SELECT {', '.join(expressions)} FROM {quoted(table.name)}"
-    if not selects:
-        return {}
-    setting = "snapshot.select.statement.overrides"
-    return {setting: ",".join(selects)} | {f"{setting}.{name}": select for name, select in selects.items()}
-
-
 def settings_of(
-    pipeline: Pipeline, tables: Sequence[SourceTable], source: Endpoint, registry_url: str, secrets_dir: str
+    pipeline: Pipeline, tables: Sequence[SourceTable], source: Endpoint, registry_url: str, secrets_dir: str, mask_salt: str
 ) -> dict[str, str]:
-    """The connector's configuration. The password is a reference that Kafka Connect resolves from ``secrets_dir``."""
+    """The connector's configuration. The password is a reference that Kafka Connect resolves from ``secrets_dir``.
+
+    The salt is part of a setting's name, where no reference can stand: Connect must not log connectors' settings.
+    """
     schema, heartbeat = HEARTBEAT_TABLE.split(".")
     avro = "io.confluent.connect.avro.AvroConverter"
     return {
@@ -64,16 +44,17 @@ def settings_of(
         "topic.prefix": pipeline.source,
         "plugin.name": "pgoutput",
         "slot.name": pipeline.slot,
+        "slot.failover": "true",
         "publication.name": pipeline.publication,
         "publication.autocreate.mode": "disabled",
-        "table.include.list": ",".join(map(_java_pattern, [*sorted(pipeline.tables), HEARTBEAT_TABLE])),
+        "table.include.list": ",".join(map(selection.table_regex, (*sorted(pipeline.tables), HEARTBEAT_TABLE))),
+        **selection.connector_settings(pipeline, mask_salt, tables),
         "snapshot.mode": "initial",
         # A few rows first, then as many as fit.
         "snapshot.fetch.size": "4",
         "driver.adaptiveFetch": "true",
         "driver.adaptiveFetchMaximum": "5000",
         "driver.maxResultBuffer": str(BUFFER_BYTES),
-        **_snapshot_selects(tables),
         "heartbeat.interval.ms": str(HEARTBEAT_INTERVAL_MS),
         "heartbeat.action.query": f"UPDATE {schema}.{heartbeat} SET beat = now() WHERE id = 1",
         "tombstones.on.delete": "false",
@@ -146,8 +127,9 @@ def reconcile_connector(
     connect = endpoints["shudl_connect"]
     changes: list[str] = []
     changed_secret = write_secret(connect.extra["secrets_dir"], pipeline.source, source.password)
-    registry = f"{endpoints['shudl_registry'].url}/apis/ccompat/v7"
-    wanted = settings_of(pipeline, tables, source, registry, connect.extra["secrets_dir"])
+    registry_url = f"{endpoints['shudl_registry'].url}/apis/ccompat/v7"
+    salt = selection.mask_salt(pipeline, endpoints)
+    wanted = settings_of(pipeline, tables, source, registry_url, connect.extra["secrets_dir"], salt)
     with httpx.Client(base_url=f"{connect.url}/connectors/{pipeline.connector}", timeout=30) as http:
         present = http.get("/config")
         if present.status_code == 404 or {k: v for k, v in present.json().items() if k != "name"} != wanted:
@@ -176,6 +158,16 @@ def reconcile_connector(
             time.sleep(0.5)
 
 
+def changed_selection(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
+    """The tables that are captured already, and whose columns, masks or rows are to be others than those captured.
+
+    Their topics and their tables in the lake hold what was selected before; nothing would make them what they should be.
+    """
+    salt = selection.mask_salt(pipeline, endpoints)
+    answer = httpx.get(f"{endpoints['shudl_connect'].url}/connectors/{pipeline.connector}/config", timeout=20)
+    return [] if answer.status_code == 404 else selection.changed(pipeline, answer.raise_for_status().json(), salt)
+
+
 def connector_state(pipeline: Pipeline, endpoints: Endpoints) -> tuple[str, str]:
     """``(state, reason)``: RUNNING, FAILED, …, or MISSING."""
     answer = httpx.get(f"{endpoints['shudl_connect'].url}/connectors/{pipeline.connector}/status", timeout=5)
@@ -187,13 +179,21 @@ def acknowledged_lsn(pipeline: Pipeline, endpoints: Endpoints) -> int | None:
 
     It is the source offset that Kafka Connect committed: all records up to it have been acknowledged.
     """
-    answer = httpx.get(f"{endpoints['shudl_connect'].url}/connectors/{pipeline.connector}/offsets", timeout=20).raise_for_status()
-    for item in answer.json()["offsets"]:
-        offset = item["offset"] or {}
+    for offset in _offsets(pipeline, endpoints):
         if offset.get("snapshot") or "lsn" not in offset:
             return None
         return int(offset["lsn"])
     return None
+
+
+def has_captured(pipeline: Pipeline, endpoints: Endpoints) -> bool:
+    """Whether the connector has read anything from its source."""
+    return connector_state(pipeline, endpoints)[0] != "MISSING" and any(_offsets(pipeline, endpoints))
+
+
+def _offsets(pipeline: Pipeline, endpoints: Endpoints) -> list[dict[str, Any]]:
+    answer = httpx.get(f"{endpoints['shudl_connect'].url}/connectors/{pipeline.connector}/offsets", timeout=20)
+    return [item["offset"] or {} for item in answer.raise_for_status().json()["offsets"]]
 
 
 def _state(status: dict[str, Any]) -> tuple[str, str]:

@@ -4,8 +4,8 @@ Three facts in a row, each from the system that owns it:
 
 1. Kafka holds every change up to an LSN: Kafka Connect has committed a source offset at or past a marker
    that was written after that LSN.
-2. Flink has read each table's topic up to its end offset at that time: its consumer group committed it, which
-   it does once a checkpoint that contains those records is complete.
+2. Each of the table's jobs in Flink has read its topic up to its end offset at that time: its consumer group
+   committed it, which it does once a checkpoint that contains those records is complete.
 3. Iceberg holds them: a later checkpoint of the same job is complete. The sink commits a checkpoint's files when
    it hears of its completion, and takes part in the next checkpoint only after that.
 """
@@ -19,7 +19,7 @@ from typing import Any
 import psycopg
 
 from include.cdc.connector import acknowledged_lsn
-from include.cdc.jobs import ALIVE
+from include.cdc.jobs import ALIVE, job_names
 from include.cdc.pipelines import HEARTBEAT_TABLE, Pipeline
 from include.cdc.topics import end_offsets, group_offsets
 from include.platform.endpoints import Endpoints
@@ -71,22 +71,19 @@ def wait_until_covered(
         time.sleep(0.3)
     offsets = end_offsets([pipeline.topic(table) for table in tables], endpoints)
     manager = JobManager(endpoints["shudl_flink"].url)
-    waiting: dict[str, tuple[str, int] | None] = dict.fromkeys(tables)
+    topics = {name: pipeline.topic(table) for table in tables for name in job_names(pipeline, table)}
+    waiting: dict[str, tuple[str, int] | None] = {name: None for name, topic in topics.items() if offsets[topic]}
     while waiting:
         jobs = {job["name"]: job["jid"] for job in manager.jobs() if job["state"] in ALIVE}
-        for table in list(waiting):
-            name, topic = pipeline.job(table), pipeline.topic(table)
-            if offsets[topic] == 0:
-                del waiting[table]
-                continue
-            jid = jobs.get(name)
+        for name in list(waiting):
+            jid, topic = jobs.get(name), topics[name]
             completed = (manager.checkpoints(jid)["latest"]["completed"] or {}).get("id", 0) if jid else 0
-            since = waiting[table]
+            since = waiting[name]
             if since and since[0] == jid:
                 if completed > since[1]:
-                    del waiting[table]
+                    del waiting[name]
             elif jid and group_offsets(name, topic, endpoints) >= offsets[topic]:
-                waiting[table] = (jid, completed)
+                waiting[name] = (jid, completed)
         if not waiting:
             break
         progress(f"Flink: {', '.join(sorted(waiting))} not yet committed")

@@ -1,4 +1,7 @@
-"""The Flink jobs of a pipeline: one a table, found by name, restarted from its last retained checkpoint."""
+"""The Flink jobs of a pipeline: one for each mirror and each changelog, found by name.
+
+A mirror's job is restarted from its last retained checkpoint, a changelog's from where the changelog ends.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from include.cdc import changelog
 from include.cdc.pipelines import COMMITTED_AT, HEADERS, LSN, Pipeline, PipelineError
 from include.cdc.source import SourceTable
+from include.cdc.topics import forget_group, held_offsets
 from include.lake.catalog import Lake
 from include.platform.endpoints import Endpoints
 from include.platform.flink import JobManager, SqlGateway
@@ -23,16 +28,18 @@ SINK_OPTIONS = {
 
 @dataclass(frozen=True)
 class TableJob:
-    """What is needed to submit one table's job. ``table_uuid`` is the Iceberg table's."""
+    """What is needed to submit one job of a table. ``table_uuid`` is the Iceberg table's that it writes."""
 
     pipeline: Pipeline
     table: SourceTable
     table_uuid: str
     checkpoint_root: Path
+    changelog: bool = False
+    """Whether it writes the changelog; the mirror otherwise."""
 
     @property
     def name(self) -> str:
-        return self.pipeline.job(self.table.name)
+        return (self.pipeline.changelog_job if self.changelog else self.pipeline.job)(self.table.name)
 
     @property
     def checkpoints(self) -> Path:
@@ -53,8 +60,8 @@ class TableJob:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def source_table(job: TableJob, endpoints: Endpoints) -> str:
-    """Flink SQL that reads the table's topic as changes."""
+def mirror_source(job: TableJob, endpoints: Endpoints) -> str:
+    """Flink SQL that reads the table's topic as changes of rows."""
     columns = [f"`{c.field}` {c.carried.flink_source}" for c in job.table.columns]
     key = ", ".join(f"`{c.field}`" for c in job.table.columns if c.name in job.table.key)
     options = {
@@ -73,25 +80,51 @@ def source_table(job: TableJob, endpoints: Endpoints) -> str:
     return f"CREATE TEMPORARY TABLE default_catalog.default_database.source ({', '.join(columns)}) WITH ({with_options})"
 
 
-def insert_statement(job: TableJob) -> str:
+def mirror_statement(job: TableJob) -> str:
     """Flink SQL that upserts the table's changes into its mirror."""
     origin = f"DECODE(`{HEADERS}`['source'], 'UTF-8')"
     columns = [f"{c.carried.flink_expression.format(c=f'`{c.field}`')} AS `{c.lake_name}`" for c in job.table.columns]
     columns.append(f"CAST(JSON_VALUE({origin}, '$.lsn') AS BIGINT) AS `{LSN}`")
     columns.append(f"TO_TIMESTAMP_LTZ(CAST(JSON_VALUE({origin}, '$.ts_ms') AS BIGINT), 3) AS `{COMMITTED_AT}`")
     namespace, name = job.pipeline.namespace, job.pipeline.iceberg_name(job.table.name)
-    options = ", ".join(f"'{key}' = '{value}'" for key, value in SINK_OPTIONS.items())
     return (
-        f"INSERT INTO lake.`{namespace}`.`{name}` /*+ OPTIONS({options}) */ "
+        f"INSERT INTO lake.`{namespace}`.`{name}` /*+ OPTIONS({sink_options()}) */ "
         f"SELECT {', '.join(columns)} FROM default_catalog.default_database.source"
     )
 
 
-def reconcile_job(job: TableJob, lake: Lake, endpoints: Endpoints) -> list[str]:
-    """Make exactly one job run for the table; return what changed. Does not wait for the job.
+def sink_options() -> str:
+    return ", ".join(f"'{key}' = '{value}'" for key, value in SINK_OPTIONS.items())
 
-    Where several bear the name, the oldest stays. A job that ended is submitted again from its latest
-    retained checkpoint; without one it reads the topic from its beginning, which must still be there.
+
+def retire_jobs(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
+    """Cancel the source's jobs that the pipeline file no longer asks for; return what changed.
+
+    Their checkpoints and their tables in the lake stay as they are.
+    """
+    manager = JobManager(endpoints["shudl_flink"].url)
+    prefix, wanted = f"{pipeline.connector}.", {name for table in pipeline.tables for name in job_names(pipeline, table)}
+    changes: list[str] = []
+    for job in manager.jobs():
+        if job["name"].startswith(prefix) and job["name"] not in wanted and job["state"] in ALIVE:
+            manager.cancel(job["jid"])
+            table = f"{pipeline.namespace}.{job['name'].removeprefix(prefix)}"
+            changes.append(f"cancelled job {job['name']} ({job['jid']}), which the pipeline no longer has; table {table} stays")
+    return changes
+
+
+def job_names(pipeline: Pipeline, table: str) -> list[str]:
+    """The jobs that ``schema.table`` needs."""
+    kept = pipeline.tables[table]
+    return [pipeline.job(table)] * kept.mirrored + [pipeline.changelog_job(table)] * kept.logged
+
+
+def reconcile_job(job: TableJob, lake: Lake, endpoints: Endpoints) -> list[str]:
+    """Make exactly this one job run; return what changed. Does not wait for the job.
+
+    Where several bear the name, the oldest stays. A mirror's job that ended is submitted again from its latest
+    retained checkpoint; without one it reads the topic from its beginning, which must still be there. A changelog's
+    begins where the changelog ends.
     """
     manager = JobManager(endpoints["shudl_flink"].url)
     alive = sorted((j for j in manager.jobs() if j["name"] == job.name and j["state"] in ALIVE), key=lambda j: j["start-time"])
@@ -112,32 +145,31 @@ def reconcile_job(job: TableJob, lake: Lake, endpoints: Endpoints) -> list[str]:
         # One partition and parallelism 1 keep a key's changes in order, so the sink needs no state to put them in order.
         "table.exec.sink.upsert-materialize": "NONE",
     }
-    checkpoint = job.latest_checkpoint()
+    if job.changelog:
+        start = changelog.next_offset(job.pipeline, job.table, lake, endpoints)
+        source = changelog.source_table(job.pipeline, job.table, start, endpoints)
+        statement = changelog.insert_statement(job.pipeline, job.table, sink_options())
+        checkpoint, origin = None, f"offset {start} of its topic"
+    else:
+        checkpoint = job.latest_checkpoint()
+        source, statement = mirror_source(job, endpoints), mirror_statement(job)
+        origin = f"checkpoint {checkpoint.name}" if checkpoint else "the beginning of its topic"
+        if not checkpoint:
+            _require_whole_topic(job, endpoints)
     if checkpoint:
         properties["execution.state-recovery.path"] = checkpoint.as_uri()
     else:
-        _require_whole_topic(job, endpoints)
+        forget_group(job.name, endpoints)  # what a former run had read says nothing of this one
     with SqlGateway(endpoints["shudl_flink_gateway"].url, properties) as gateway:
         gateway.execute(lake.flink_catalog("lake"))
-        gateway.execute(source_table(job, endpoints))
-        result = gateway.execute(insert_statement(job), timeout_s=120)
-    origin = f"checkpoint {checkpoint.name}" if checkpoint else "the beginning of its topic"
+        gateway.execute(source)
+        result = gateway.execute(statement, timeout_s=120)
     return [*changes, f"submitted job {job.name} ({result.job_id}) from {origin}"]
 
 
 def _require_whole_topic(job: TableJob, endpoints: Endpoints) -> None:
-    from confluent_kafka import Consumer, TopicPartition
-
     topic = job.pipeline.topic(job.table.name)
-    consumer = Consumer(
-        {"bootstrap.servers": endpoints["shudl_kafka"].extra["bootstrap.servers"], "group.id": "shudl-watermarks", "log_level": 0}
-    )
-    try:
-        if topic not in consumer.list_topics(timeout=10).topics:
-            return
-        low, _ = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=10)
-    finally:
-        consumer.close()
+    low, _ = held_offsets(topic, endpoints)
     if low > 0:
         raise PipelineError(
             [

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import psycopg
-
-from include.cdc import connector, topics
+from include.cdc import check, connector, topics
 from include.cdc import tables as lake_tables
-from include.cdc.jobs import TableJob, reconcile_job
+from include.cdc.jobs import TableJob, reconcile_job, retire_jobs
 from include.cdc.pipelines import Pipeline
 from include.cdc.source import SourceTable, describe, reconcile_source
 from include.lake.catalog import Lake
@@ -19,14 +17,15 @@ from include.platform.endpoints import Endpoints
 
 
 def _described(pipeline: Pipeline, endpoints: Endpoints) -> list[SourceTable]:
-    with psycopg.connect(endpoints[pipeline.connection].conninfo, autocommit=True) as connection:
+    with check.connect(pipeline, endpoints) as connection:
         return describe(connection, pipeline)
 
 
 def reconcile_database(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
-    """Check every table, then heartbeat, replica identities, publication and slot."""
-    with psycopg.connect(endpoints[pipeline.connection].conninfo, autocommit=True) as connection:
-        return reconcile_source(connection, pipeline, describe(connection, pipeline))
+    """Heartbeat, replica identities and publication. Before anything changes, all that is wrong is refused."""
+    tables = check.check(pipeline, endpoints)
+    with check.connect(pipeline, endpoints) as connection:
+        return reconcile_source(connection, pipeline, tables)
 
 
 def reconcile_messaging(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
@@ -40,10 +39,19 @@ def reconcile_lake(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
     return lake_tables.reconcile_tables(Lake.from_endpoints(endpoints), pipeline, _described(pipeline, endpoints))
 
 
-def reconcile_table_job(pipeline: Pipeline, endpoints: Endpoints, table: str) -> list[str]:
-    """The Flink job of one table (``schema.table``)."""
-    lake = Lake.from_endpoints(endpoints)
+def retire(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
+    """The Flink jobs that the pipeline no longer asks for."""
+    return retire_jobs(pipeline, endpoints)
+
+
+def reconcile_table_jobs(pipeline: Pipeline, endpoints: Endpoints, table: str) -> list[str]:
+    """The Flink jobs of one table (``schema.table``): of its mirror, of its changelog."""
+    lake, kept = Lake.from_endpoints(endpoints), pipeline.tables[table]
     described = next(t for t in _described(pipeline, endpoints) if t.name == table)
-    uuid = lake.pyiceberg().load_table(pipeline.iceberg_table(table)).metadata.table_uuid
     root = Path(endpoints["shudl_flink"].extra["checkpoint_dir"])
-    return reconcile_job(TableJob(pipeline, described, str(uuid), root), lake, endpoints)
+    written = [(pipeline.iceberg_table(table), False)] * kept.mirrored + [(pipeline.changelog_table(table), True)] * kept.logged
+    changes: list[str] = []
+    for name, changelog in written:
+        uuid = str(lake.pyiceberg().load_table(name).metadata.table_uuid)
+        changes += reconcile_job(TableJob(pipeline, described, uuid, root, changelog), lake, endpoints)
+    return changes

@@ -8,10 +8,25 @@ from dataclasses import dataclass
 import psycopg
 from psycopg import sql
 
-from include.cdc.pipelines import COMMITTED_AT, HEADERS, HEARTBEAT_TABLE, LSN, Pipeline, PipelineError, underscored
+from include.cdc import selection
+from include.cdc.pipelines import (
+    BEFORE,
+    COMMITTED_AT,
+    HEADERS,
+    HEARTBEAT_TABLE,
+    LSN,
+    OFFSET,
+    OPERATION,
+    PARTITION,
+    TRANSACTION,
+    Pipeline,
+    PipelineError,
+    close_to,
+    underscored,
+)
 from include.cdc.types import Carried, UnsupportedType, carried, carried_as_text
 
-ADDED = frozenset({LSN, COMMITTED_AT, HEADERS})
+ADDED = frozenset({LSN, COMMITTED_AT, OPERATION, TRANSACTION, PARTITION, OFFSET, BEFORE, HEADERS})
 """Names that ShuDL gives to columns of its own, in the lake or in Flink."""
 GENERATED_SINCE = 180000
 """The first ``server_version_num`` that publishes stored generated columns."""
@@ -40,7 +55,7 @@ class Column:
 
 @dataclass(frozen=True)
 class SourceTable:
-    """One captured table: its columns in order and the names of its primary key."""
+    """One captured table: its captured columns in order and the names of its primary key, if it has one."""
 
     name: str
     columns: tuple[Column, ...]
@@ -100,57 +115,48 @@ def quoted_name(name: str) -> str:
 
 
 def describe(connection: psycopg.Connection, pipeline: Pipeline) -> list[SourceTable]:
-    """The pipeline's tables as they are in the source. Raises :class:`PipelineError` with all problems."""
+    """The pipeline's tables as they are in the source, with the columns that are captured.
+
+    ``connection`` must be in autocommit mode. Raises :class:`PipelineError` with all problems.
+    """
     problems: list[str] = []
     tables: list[SourceTable] = []
-    level, replication = connection.execute(
-        "SELECT current_setting('wal_level'), (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user)"
-    ).fetchone()
-    if level != "logical":
-        problems.append(f"source {pipeline.source}: wal_level is {level}; set wal_level = logical and restart PostgreSQL")
-    if not replication:
-        problems.append(f"source {pipeline.source}: the connection's role may not replicate; ALTER ROLE … REPLICATION")
     generated = ["", "s"] if connection.info.server_version >= GENERATED_SINCE else [""]
-    for name in pipeline.tables:
-        rows = connection.execute(_COLUMNS, {"table": quoted(name), "generated": generated}).fetchall()
-        if not rows:
-            problems.append(f"table {name}: does not exist in {pipeline.connection}, or the role may not see it")
+    refused = _refused(connection, pipeline)
+    for name, kept in pipeline.tables.items():
+        if name in refused:
+            problems.append(f"{pipeline.at('tables', name)}: {refused[name]}")
             continue
+        rows = connection.execute(_COLUMNS, {"table": quoted(name), "generated": generated}).fetchall()
+        key = tuple(row[0] for row in connection.execute(_KEY, (quoted(name),)))
+        types = [(row[0], f"{row[5]}[]" if row[3] else row[5]) for row in rows]
+        found = selection.problems(connection, name, kept, types, key)
         columns: list[Column] = []
-        as_text = pipeline.tables[name].text
-        problems += [
-            f"table {name}, column {column}: is generated and virtual; PostgreSQL would refuse every update of a table that is "
-            "captured with such a column: make it STORED, or leave out the table"
+        found += [
+            f"column {column} is generated and virtual; PostgreSQL would refuse every update of a table that is captured with "
+            "such a column: make it STORED, or leave out the table"
             for (column,) in connection.execute(_VIRTUAL, {"table": quoted(name)})
         ]
         for column, sql_type, nullable, array, dimensions, type_name, precision, scale in rows:
+            if not selection.captured(kept, column):
+                continue
             try:
                 if dimensions > 1:
-                    raise UnsupportedType(
-                        f"type {sql_type}[] cannot be carried: the lake's arrays have one dimension; exclude it"
-                    )
-                how = carried_as_text(type_name, array) if column in as_text else carried(type_name, precision, scale, array)
+                    raise UnsupportedType(f"type {sql_type} cannot be carried: the lake's arrays have one dimension; exclude it")
                 if type_name == "money":
                     _check_money(connection)
+                how = carried_as_text(type_name, array) if column in kept.text else carried(type_name, precision, scale, array)
+                columns.append(Column(column, sql_type, nullable, selection.masked(how) if column in kept.mask else how))
             except UnsupportedType as error:
-                problems.append(f"table {name}, column {column}: {error}")
-            else:
-                columns.append(Column(column, sql_type, nullable, how))
-        problems += [
-            f"table {name}, column {column}: is named under text, but the table has no such column"
-            for column in as_text
-            if column not in {row[0] for row in rows}
-        ]
-        problems += [f"table {name}, {problem}" for problem in _clashes(columns)]
-        key = tuple(row[0] for row in connection.execute(_KEY, (quoted(name),)))
-        if not key:
-            problems.append(f"table {name}: has no primary key, which mode mirror needs; add one")
-        problems += [
-            f"table {name}, column {column.name}: type {column.type_name} cannot be in an Iceberg table's key; "
-            "give the table a primary key without it, or use mode changelog"
+                found.append(f"column {column}: {error}")
+        found += _clashes(columns)
+        found += [
+            f"column {column.name}: type {column.type_name} cannot be in an Iceberg table's key; "
+            "give the table a primary key without it, or use mode: changelog"
             for column in columns
-            if column.name in key and not column.carried.key
+            if kept.mirrored and column.name in key and not column.carried.key
         ]
+        problems += [f"{pipeline.at('tables', name)}: {problem}" for problem in found]
         tables.append(SourceTable(name, tuple(columns), key))
     if problems:
         raise PipelineError(problems)
@@ -181,8 +187,37 @@ def _check_money(connection: psycopg.Connection) -> None:
         )
 
 
+_RELATIONS = """
+SELECT n.nspname || '.' || c.relname, c.relkind::text, c.relpersistence::text, has_schema_privilege(n.oid, 'USAGE')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+"""
+_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
+
+
+def _refused(connection: psycopg.Connection, pipeline: Pipeline) -> dict[str, str]:
+    """The pipeline's tables that cannot be captured whatever their columns are, and why."""
+    known = {name: row for name, *row in connection.execute(_RELATIONS)}
+    refused = {}
+    for name in pipeline.tables:
+        if name not in known:
+            tables = [other for other, (kind, _, _) in known.items() if kind in "rp"]
+            hint = close_to(name, tables) or "correct the name, or remove it"
+            refused[name] = f"there is no such table in database {connection.info.dbname}; {hint}"
+            continue
+        kind, persistence, enters = known[name]
+        if kind in _KINDS:
+            refused[name] = f"is {_KINDS[kind]}, which has no changes of its own; name the tables below it"
+        elif persistence != "p":
+            refused[name] = f"is unlogged, so that its changes are not in the WAL; ALTER TABLE {quoted(name)} SET LOGGED"
+        elif not enters:
+            schema = name.partition(".")[0]
+            refused[name] = f"role {connection.info.user} may not enter its schema; GRANT USAGE ON SCHEMA {schema}"
+    return refused
+
+
 def reconcile_source(connection: psycopg.Connection, pipeline: Pipeline, tables: list[SourceTable]) -> list[str]:
-    """Make heartbeat table, replica identities, publication and failover-ready slot match; return what changed.
+    """Make heartbeat table, replica identities and publication match; return what changed.
 
     ``connection`` must be in autocommit mode. Nothing is done when all is as it should be.
     """
@@ -198,25 +233,24 @@ def reconcile_source(connection: psycopg.Connection, pipeline: Pipeline, tables:
             )
             connection.execute(sql.SQL("INSERT INTO {} VALUES (1, now())").format(sql.Identifier(schema, heartbeat)))
         changes.append(f"made table {HEARTBEAT_TABLE}")
-    wanted = {HEARTBEAT_TABLE: sql.Identifier(schema, heartbeat), **{t.name: t.identifier for t in tables}}
-    for name in wanted:
+    for name in (HEARTBEAT_TABLE, *(table.name for table in tables)):
         for schema_name, part in connection.execute(_WITHOUT_IDENTITY, {"table": quoted(name)}).fetchall():
             connection.execute(sql.SQL("ALTER TABLE {} REPLICA IDENTITY FULL").format(sql.Identifier(schema_name, part)))
             changes.append(f"set REPLICA IDENTITY FULL on {schema_name}.{part}")
-    changes += _reconcile_publication(connection, pipeline, wanted)
-    changes += _reconcile_slot(connection, pipeline)
+    changes += _reconcile_publication(connection, pipeline)
     return changes
 
 
-def _reconcile_publication(connection: psycopg.Connection, pipeline: Pipeline, wanted: dict[str, sql.Identifier]) -> list[str]:
+def _reconcile_publication(connection: psycopg.Connection, pipeline: Pipeline) -> list[str]:
+    conditions = {HEARTBEAT_TABLE: "", **{table: kept.where for table, kept in pipeline.tables.items()}}
     name = sql.Identifier(pipeline.publication)
-    members = sql.SQL(", ").join(wanted[table] for table in sorted(wanted))
+    members = sql.SQL(", ").join(selection.publication_member(table, where) for table, where in sorted(conditions.items()))
     generated = connection.info.server_version >= GENERATED_SINCE
     options = sql.SQL("publish_via_partition_root = true" + (", publish_generated_columns = stored" if generated else ""))
     present = {
-        f"{schema}.{table}"
-        for schema, table in connection.execute(
-            "SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %s", (pipeline.publication,)
+        f"{schema}.{table}": condition
+        for schema, table, condition in connection.execute(
+            "SELECT schemaname, tablename, rowfilter FROM pg_publication_tables WHERE pubname = %s", (pipeline.publication,)
         )
     }
     publication = connection.execute(
@@ -230,33 +264,7 @@ def _reconcile_publication(connection: psycopg.Connection, pipeline: Pipeline, w
     if publication != (True,):
         connection.execute(sql.SQL("ALTER PUBLICATION {} SET ({})").format(name, options))
         changes.append(f"set the options of publication {pipeline.publication}")
-    if present != set(wanted):
+    if present != {table: selection.row_filter(connection, table, where) for table, where in conditions.items()}:
         connection.execute(sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(name, members))
         changes.append(f"set the tables of publication {pipeline.publication}")
     return changes
-
-
-def _reconcile_slot(connection: psycopg.Connection, pipeline: Pipeline) -> list[str]:
-    row = connection.execute(
-        "SELECT plugin, database, failover, wal_status, invalidation_reason FROM pg_replication_slots WHERE slot_name = %s",
-        (pipeline.slot,),
-    ).fetchone()
-    if row is None:
-        connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput', false, false, true)", (pipeline.slot,))
-        return [f"made slot {pipeline.slot}"]
-    plugin, database, failover, wal_status, reason = row
-    here = connection.info.dbname
-    if plugin != "pgoutput" or database != here:
-        raise PipelineError(
-            [
-                f"slot {pipeline.slot} belongs to plugin {plugin} in database {database}; "
-                f"drop it or rename source {pipeline.source}"
-            ]
-        )
-    if wal_status == "lost":
-        raise PipelineError(
-            [f"slot {pipeline.slot} lost its WAL ({reason}); drop the slot and the connector, then the tables are snapshot anew"]
-        )
-    if not failover:
-        raise PipelineError([f"slot {pipeline.slot} does not survive a failover; drop it while the connector is stopped"])
-    return []

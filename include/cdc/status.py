@@ -23,13 +23,9 @@ from include.platform.flink import JobManager
 
 
 def pipelines(endpoints: Endpoints) -> list[dict[str, Any]]:
-    """Each pipeline: ``source, connector, reason, tables, proof``; a store that does not answer leaves None.
-
-    A table has ``table, mode, job`` (the Flink job's state), ``behind`` (changes in Kafka that the lake lacks),
-    ``iceberg_table`` and ``committed_at_ms`` (its last commit, milliseconds since 1970).
-    """
+    """:func:`pipeline_status` of each pipeline file."""
     with ThreadPoolExecutor(8) as pool:
-        return list(pool.map(lambda p: _pipeline(p, endpoints, pool), load_all()))
+        return list(pool.map(lambda p: pipeline_status(p, endpoints), load_all()))
 
 
 def _or_none(call: Callable[[], Any]) -> Any:
@@ -39,29 +35,42 @@ def _or_none(call: Callable[[], Any]) -> Any:
         return None
 
 
-def _pipeline(pipeline: Pipeline, endpoints: Endpoints, pool: ThreadPoolExecutor) -> dict[str, Any]:
+def pipeline_status(pipeline: Pipeline, endpoints: Endpoints) -> dict[str, Any]:
+    """``source, connector, reason, tables, proof``; a store that does not answer leaves None.
+
+    ``tables`` are those in the lake: ``table`` (the source's), ``mode`` (mirror or changelog; a table kept as both is
+    there twice), ``job`` (the Flink job's state), ``behind`` (changes in Kafka that it lacks), ``iceberg_table`` and
+    ``committed_at_ms`` (its last commit, milliseconds since 1970).
+    """
     jobs = _or_none(lambda: {j["name"]: j["state"] for j in sorted(_jobs(endpoints), key=lambda j: j["start-time"])})
     ends = _or_none(lambda: end_offsets([pipeline.topic(table) for table in pipeline.tables], endpoints))
     state = _or_none(lambda: connector_state(pipeline, endpoints)) or (None, "")
 
-    def table(name: str) -> dict[str, Any]:
-        topic, job = pipeline.topic(name), pipeline.job(name)
+    def table(name: str, mode: str, job: str, iceberg_table: str) -> dict[str, Any]:
+        topic = pipeline.topic(name)
         read = _or_none(lambda: group_offsets(job, topic, endpoints)) if ends else None
         return {
             "table": name,
-            "mode": pipeline.tables[name].mode,
+            "mode": mode,
             "job": jobs.get(job, "MISSING") if jobs is not None else None,
             "behind": ends[topic] - read if ends and read is not None else None,
-            "iceberg_table": pipeline.iceberg_table(name),
-            "committed_at_ms": _or_none(lambda: _last_commit_ms(pipeline, name, endpoints)),
+            "iceberg_table": iceberg_table,
+            "committed_at_ms": _or_none(lambda: _last_commit_ms(iceberg_table, endpoints)),
         }
+
+    tables: list[dict[str, Any]] = []
+    for name, kept in pipeline.tables.items():
+        if kept.mirrored:
+            tables.append(table(name, "mirror", pipeline.job(name), pipeline.iceberg_table(name)))
+        if kept.logged:
+            tables.append(table(name, "changelog", pipeline.changelog_job(name), pipeline.changelog_table(name)))
 
     evidence = latest_evidence(f"prove_{pipeline.source}") or {}
     return {
         "source": pipeline.source,
         "connector": state[0],
         "reason": state[1],
-        "tables": [table(name) for name in pipeline.tables],
+        "tables": tables,
         "proof": {key: evidence[key] for key in ("written_at", "unresolved") if key in evidence} or None,
     }
 
@@ -70,8 +79,9 @@ def _jobs(endpoints: Endpoints) -> list[dict[str, Any]]:
     return JobManager(endpoints["shudl_flink"].url, 3).jobs()
 
 
-def _last_commit_ms(pipeline: Pipeline, table: str, endpoints: Endpoints) -> int | None:
-    path = f"/iceberg/v1/{BRANCH}/namespaces/{pipeline.namespace}/tables/{pipeline.iceberg_name(table)}"
+def _last_commit_ms(iceberg_table: str, endpoints: Endpoints) -> int | None:
+    namespace, name = iceberg_table.split(".")
+    path = f"/iceberg/v1/{BRANCH}/namespaces/{namespace}/tables/{name}"
     metadata = httpx.get(f"{endpoints['shudl_nessie'].url}{path}", timeout=3).raise_for_status().json()["metadata"]
     return max((snapshot["timestamp-ms"] for snapshot in metadata.get("snapshots", [])), default=None)
 

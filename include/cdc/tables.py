@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from include.cdc.pipelines import COMMITTED_AT, LSN, Pipeline, PipelineError
+from include.cdc.pipelines import (
+    BEFORE,
+    COMMITTED_AT,
+    LSN,
+    OFFSET,
+    OPERATION,
+    PARTITION,
+    TRANSACTION,
+    Pipeline,
+    PipelineError,
+)
 from include.cdc.source import SourceTable
 from include.lake.catalog import Lake
 
@@ -14,12 +25,14 @@ if TYPE_CHECKING:
 
 PROPERTIES = {
     "format-version": "2",
-    "write.upsert.enabled": "true",
     "write.parquet.compression-codec": "zstd",
     "write.distribution-mode": "none",
     "commit.retry.num-retries": "20",
     "commit.retry.min-wait-ms": "50",
 }
+
+
+UPSERTS = {"write.upsert.enabled": "true"}
 
 
 def iceberg_schema(table: SourceTable) -> Schema:
@@ -34,6 +47,27 @@ def iceberg_schema(table: SourceTable) -> Schema:
     fields.append(NestedField(len(fields) + 1, LSN, LongType()))
     fields.append(NestedField(len(fields) + 1, COMMITTED_AT, TimestamptzType()))
     return Schema(*fields, identifier_field_ids=[f.field_id for f in fields if f.required])
+
+
+def changelog_schema(table: SourceTable) -> Schema:
+    """The Iceberg schema of a changelog: field ids from 1, no identifier, every column optional."""
+    from pyiceberg.schema import Schema
+    from pyiceberg.types import IntegerType, LongType, NestedField, StringType, StructType, TimestamptzType
+
+    columns = [(column.lake_name, column.carried.iceberg()) for column in table.columns]
+    columns += [
+        (OPERATION, StringType()),
+        (LSN, LongType()),
+        (TRANSACTION, LongType()),
+        (COMMITTED_AT, TimestamptzType()),
+        (PARTITION, IntegerType()),
+        (OFFSET, LongType()),
+    ]
+    if not table.key:
+        first = len(columns) + 2
+        before = [NestedField(number, c.lake_name, c.carried.iceberg()) for number, c in enumerate(table.columns, start=first)]
+        columns.append((BEFORE, StructType(*before)))
+    return Schema(*(NestedField(number, name, kind) for number, (name, kind) in enumerate(columns, start=1)))
 
 
 def reconcile_tables(lake: Lake, pipeline: Pipeline, tables: list[SourceTable]) -> list[str]:
@@ -51,12 +85,11 @@ def reconcile_tables(lake: Lake, pipeline: Pipeline, tables: list[SourceTable]) 
     except NamespaceAlreadyExistsError:
         pass
     problems: list[str] = []
-    for table in tables:
-        name, wanted = pipeline.iceberg_table(table.name), iceberg_schema(table)
+    for name, wanted, properties in _wanted(pipeline, tables):
         try:
             present = catalog.load_table(name)
         except NoSuchTableError:
-            catalog.create_table(name, wanted, properties=PROPERTIES)
+            catalog.create_table(name, wanted, properties=properties)
             changes.append(f"made table {name}")
             continue
         problems += _differences(name, present, wanted)
@@ -65,12 +98,22 @@ def reconcile_tables(lake: Lake, pipeline: Pipeline, tables: list[SourceTable]) 
     return changes
 
 
+def _wanted(pipeline: Pipeline, tables: list[SourceTable]) -> Iterator[tuple[str, Schema, dict[str, str]]]:
+    for table in tables:
+        kept = pipeline.tables[table.name]
+        if kept.mirrored:
+            yield pipeline.iceberg_table(table.name), iceberg_schema(table), PROPERTIES | UPSERTS
+        if kept.logged:
+            yield pipeline.changelog_table(table.name), changelog_schema(table), PROPERTIES
+
+
 def _differences(name: str, present: Table, wanted: Schema) -> list[str]:
     have = {field.name: str(field.field_type) for field in present.schema().fields}
     want = {field.name: str(field.field_type) for field in wanted.fields}
     return [
         f"table {name}, column {column}: the lake has {have.get(column, 'no such column')}, "
-        f"the source needs {want.get(column, 'no such column')}"
+        f"the source needs {want.get(column, 'no such column')}; take the change back, or give the pipeline another source "
+        "name, so that the source is captured anew"
         for column in sorted(have.keys() | want.keys())
         if have.get(column) != want.get(column)
     ]

@@ -88,6 +88,33 @@ def end_offsets(topics: list[str], endpoints: Endpoints) -> dict[str, int]:
     return {partition.topic: answer.result(30).offset for partition, answer in answers.items()}
 
 
+def held_offsets(topic: str, endpoints: Endpoints) -> tuple[int, int]:
+    """The offset of the first record that the single-partition topic still holds, and the one after its last."""
+    from confluent_kafka import TopicPartition
+    from confluent_kafka.admin import AdminClient, OffsetSpec
+
+    admin = AdminClient(_servers(endpoints))
+    partition = TopicPartition(topic, 0)
+
+    def ask(spec: Any) -> int:
+        return admin.list_offsets({partition: spec}, request_timeout=20)[partition].result(30).offset
+
+    return ask(OffsetSpec.earliest()), ask(OffsetSpec.latest())
+
+
+def forget_group(group: str, endpoints: Endpoints) -> None:
+    """Remove the offsets that a consumer group committed; does nothing when there are none."""
+    from confluent_kafka import KafkaError, KafkaException
+    from confluent_kafka.admin import AdminClient
+
+    admin = AdminClient(_servers(endpoints))
+    try:
+        admin.delete_consumer_groups([group], request_timeout=20)[group].result(30)
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
+            raise
+
+
 def group_offsets(group: str, topic: str, endpoints: Endpoints) -> int:
     """The offset that the consumer group committed, 0 when it has not."""
     from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition

@@ -70,7 +70,7 @@ class Dialect:
         text = self.text(column)
         return f"replace(replace({text}, '~', '~0'), '|', '~1')" if column.carried.free_text else text
 
-    def _hashed(self, table: SourceTable, relation: str, also: str = "") -> str:
+    def hashed(self, table: SourceTable, relation: str, also: str = "") -> str:
         """A query of ``key`` and ``row``, the md5 of every row's key and of all of it."""
         key, row = (self.md5.format(text=self._row(columns)) for columns in (key_columns(table), table.columns))
         return f"SELECT {also}{key} AS h_key, {row} AS h_row FROM {relation}{self.fence}"
@@ -83,7 +83,7 @@ class Dialect:
         sums = ", ".join(self.total.format(hash=half.format(md5="h_row")) for half in (self.first_half, self.second_half))
         return (
             f"SELECT bucket, count(*), {sums} FROM (SELECT {self._bucket(buckets)} AS bucket, h_row "
-            f"FROM ({self._hashed(table, relation)}) hashed) bucketed GROUP BY bucket"
+            f"FROM ({self.hashed(table, relation)}) hashed) bucketed GROUP BY bucket"
         )
 
     def listing(self, table: SourceTable, relation: str, buckets: int, chosen: Sequence[int]) -> str:
@@ -91,7 +91,7 @@ class Dialect:
         texts = "".join(f"{self.text(column)} AS k_{n}, " for n, column in enumerate(key_columns(table)))
         names = "".join(f"k_{n}, " for n in range(len(table.key)))
         return (
-            f"SELECT {names}{self.first_half.format(md5='h_row')} FROM ({self._hashed(table, relation, texts)}) hashed "
+            f"SELECT {names}{self.first_half.format(md5='h_row')} FROM ({self.hashed(table, relation, texts)}) hashed "
             f"WHERE {self._bucket(buckets)} IN ({', '.join(map(str, chosen))})"
         )
 

@@ -2,7 +2,8 @@
 
 A round reads the keys that differ from the source, waits until the lake covers that moment, reads them from the lake,
 and again from the source. A key is settled when the lake has one of the source's two states. It is moving when those
-two are not the same version of the row. Otherwise it is a suspect; a suspect that the next round finds unchanged on
+two are not the same version of the row, or when the source has none and the lake one that was written since. Otherwise
+it is a suspect; a suspect that the next round finds unchanged on
 both sides is a difference: a row that was in flight in the first round has landed in the second.
 """
 
@@ -47,13 +48,13 @@ def judge(before: Row | None, lake: Sequence[Row], after: Row | None) -> Judgeme
 
 
 def settle(
-    cases: list[Case], source: Store, lake: Store, cover: Callable[[list[str]], object], progress: Callable[[str], object]
+    cases: list[Case], source: Store, lake: Store, cover: Callable[[list[str]], int], progress: Callable[[str], object]
 ) -> int:
     """Read the cases' keys again until each is settled or a difference; return the number of rounds.
 
-    ``cover`` waits until the lake holds what the source had committed, for the tables named, or raises
-    :class:`NotCovered`; then every key left counts as a difference. After :data:`ROUNDS` rounds suspects do, keys that
-    move do not.
+    ``cover`` waits until the lake holds what the source had committed up to an LSN, for the tables named, and returns
+    the LSN, or raises :class:`NotCovered`; then every key left counts as a difference. After :data:`ROUNDS` rounds
+    suspects do, keys that move do not.
     """
     cases = [case for case in cases if case.keys]
     rounds = 0
@@ -63,13 +64,13 @@ def settle(
         progress(f"round {rounds}: reading {sum(len(case.keys) for case in cases):,} keys again")
         before = {case.table.name: source.rows(case.table, list(case.keys)) for case in cases}
         try:
-            cover([case.table.name for case in cases])
+            lsn = cover([case.table.name for case in cases])
         except NotCovered as error:
             for case in cases:
                 case.comparison.note = f"the lake does not follow: {error}"
             break
         for case in cases:
-            _round(case, source, lake, before[case.table.name])
+            _round(case, source, lake, before[case.table.name], lsn)
     for case in cases:
         for key, judgement in case.keys.items():
             if judgement == "moving" and not case.comparison.note:
@@ -79,7 +80,7 @@ def settle(
     return rounds
 
 
-def _round(case: Case, source: Store, lake: Store, before: dict[Key, list[Row]]) -> None:
+def _round(case: Case, source: Store, lake: Store, before: dict[Key, list[Row]], lsn: int) -> None:
     keys = list(case.keys)
     for start in range(0, len(keys), KEYS_PER_READ):
         chunk = keys[start : start + KEYS_PER_READ]
@@ -87,6 +88,8 @@ def _round(case: Case, source: Store, lake: Store, before: dict[Key, list[Row]])
         for key in chunk:
             left, right = after.get(key, []), found.get(key, [])
             judgement = judge(_only(before.get(key)), right, _only(left))
+            if judgement == "extra" and not left and any(row.mark is not None and row.mark > lsn for row in right):
+                judgement = "moving"
             seen = hash((tuple(left), tuple(right)))
             if judgement == "settled":
                 case.comparison.settled += 1

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from queue import SimpleQueue
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from include.cdc.pipelines import Pipeline
+from include.cdc.pipelines import LSN, OFFSET, OPERATION, Pipeline
+from include.cdc.selection import SALT_SETTING, mask_salt
 from include.cdc.source import SourceTable
 from include.platform import trino
 from include.platform.endpoints import Endpoints
@@ -40,7 +41,10 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Row:
-    """The canonical text of each column, None for NULL; ``mark`` changes whenever the source writes the row."""
+    """The canonical text of each column, None for NULL; ``mark`` changes whenever the source writes the row.
+
+    In the lake it is the LSN of the row's last change.
+    """
 
     texts: tuple[str | None, ...]
     mark: Any = None
@@ -59,12 +63,12 @@ class Store:
 
     def buckets(self, table: SourceTable, count: int) -> dict[int, Bucket]:
         """The table in ``count`` buckets, empty ones left out; one scan."""
-        rows = self._read(table, self.dialect.buckets(table, self.relation(table), count))
+        rows = self.read(table, self.dialect.buckets(table, self.relation(table), count))
         return {int(number): Bucket(int(n), int(first), int(second)) for number, n, first, second in rows}
 
     def listing(self, table: SourceTable, count: int, chosen: Sequence[int]) -> Iterator[tuple[Key, int]]:
         """Key and hash of every row of the ``chosen`` buckets of ``count``; one scan."""
-        for *key, value in self._read(table, self.dialect.listing(table, self.relation(table), count, chosen)):
+        for *key, value in self.read(table, self.dialect.listing(table, self.relation(table), count, chosen)):
             yield tuple(key), int(value)
 
     def rows(self, table: SourceTable, keys: Sequence[Key]) -> dict[Key, list[Row]]:
@@ -74,11 +78,12 @@ class Store:
         places = [[column.name for column in table.columns].index(name) for name in table.key]
         for start in range(0, len(keys), KEYS_PER_READ):
             chunk = keys[start : start + KEYS_PER_READ]
-            for *texts, mark in self._read(table, self.dialect.rows(table, self.relation(table), types, chunk)):
+            for *texts, mark in self.read(table, self.dialect.rows(table, self.relation(table), types, chunk)):
                 found.setdefault(tuple(texts[place] for place in places), []).append(Row(tuple(texts), mark))
         return found
 
-    def _read(self, table: SourceTable, statement: str) -> Rows:
+    def read(self, table: SourceTable, statement: str) -> Rows:
+        """The rows of a statement about the table. Raises :class:`ProofError`."""
         try:
             yield from self.query(statement)
         except Exception as error:
@@ -86,8 +91,9 @@ class Store:
             raise ProofError(f"{table.name} in {self.name}: {text.strip().splitlines()[0][:500]}") from error
 
 
-def _session(conninfo: str, timeout_s: float, **more: Any) -> psycopg.Connection:
+def _session(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float, **more: Any) -> psycopg.Connection:
     """A read-only session in which canonical texts are rendered as :mod:`include.cdc.types` needs it."""
+    salt = mask_salt(pipeline, endpoints)
     wanted = {
         "timezone": "UTC",
         "datestyle": "ISO",
@@ -95,8 +101,10 @@ def _session(conninfo: str, timeout_s: float, **more: Any) -> psycopg.Connection
         "default_transaction_read_only": "on",
         "statement_timeout": int(timeout_s * 1000),
         "lock_timeout": int(timeout_s * 1000),
+        **({SALT_SETTING: salt} if salt else {}),
     }
     options = " ".join(f"-c {name}={value}" for name, value in wanted.items())
+    conninfo = endpoints[pipeline.connection].conninfo
     return psycopg.connect(conninfo, autocommit=True, options=options, application_name="shudl proof", **more)
 
 
@@ -104,36 +112,45 @@ def _castable(table: SourceTable) -> bool:
     return all(column.carried.castable for column in key_columns(table))
 
 
-def _postgres(query: Callable[[str], Rows]) -> Store:
+def _postgres(pipeline: Pipeline, query: Callable[[str], Rows]) -> Store:
+    def relation(table: SourceTable) -> str:
+        name, where = POSTGRES.name(*table.name.split(".")), pipeline.tables[table.name].where
+        return f"(SELECT *, xmin FROM {name} WHERE ({where}\n)) AS captured" if where else name
+
     return Store(
         "postgres",
         POSTGRES,
         query,
-        relation=lambda table: POSTGRES.name(*table.name.split(".")),
+        relation,
         key_types=lambda table: {column.name: column.type_name for column in key_columns(table)} if _castable(table) else {},
     )
 
 
-def postgres(conninfo: str, timeout_s: float) -> Store:
-    """The source as it is at each statement."""
+def postgres(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float) -> Store:
+    """The source as it is at each statement: of the captured tables, the captured rows."""
 
     def query(statement: str) -> Rows:
-        with _session(conninfo, timeout_s) as connection:
+        with _session(pipeline, endpoints, timeout_s) as connection:
             yield from connection.execute(statement)
 
-    return _postgres(query)
+    return _postgres(pipeline, query)
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The source as it was at ``lsn``. Its store may be used from ``connections`` threads at once."""
+    """The source as it was at ``lsn``. Its store may be used from ``connections`` threads at once.
+
+    It holds what was committed before ``lsn``. ``running``: ids (32 bits) of the transactions that had begun but not
+    committed by then, among others that began soon after.
+    """
 
     lsn: str
+    running: tuple[int, ...]
     store: Store
 
 
 @contextmanager
-def snapshot(conninfo: str, connections: int, timeout_s: float) -> Iterator[Snapshot]:
+def snapshot(pipeline: Pipeline, endpoints: Endpoints, connections: int, timeout_s: float) -> Iterator[Snapshot]:
     """A snapshot of PostgreSQL at a known LSN, exported by a temporary slot that is gone before the first read.
 
     Waits for transactions that write when it begins; raises :class:`ProofError` when they last longer than ``timeout_s``.
@@ -150,7 +167,8 @@ def snapshot(conninfo: str, connections: int, timeout_s: float) -> Iterator[Snap
 
     try:
         # Replication connections know only the simple protocol, which psycopg's client-side cursor speaks.
-        with _session(conninfo, timeout_s, replication="database", cursor_factory=psycopg.ClientCursor) as exporter:
+        replication: dict[str, Any] = {"replication": "database", "cursor_factory": psycopg.ClientCursor}
+        with _session(pipeline, endpoints, timeout_s, **replication) as exporter:
             pid = exporter.info.backend_pid
             try:
                 _, lsn, name, _ = exporter.execute(
@@ -164,11 +182,18 @@ def snapshot(conninfo: str, connections: int, timeout_s: float) -> Iterator[Snap
             except psycopg.Error as error:
                 raise ProofError(f"no snapshot of the source: {str(error).strip()}") from error
             for _ in range(connections):
-                readers.append(reader := _session(conninfo, timeout_s))
+                readers.append(reader := _session(pipeline, endpoints, timeout_s))
                 reader.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 reader.execute(sql.SQL("SET TRANSACTION SNAPSHOT {}").format(name))
                 free.put(reader)
-        yield Snapshot(lsn, _postgres(query))
+        ((xmax, running),) = query(
+            "SELECT pg_snapshot_xmax(s)::text::bigint, ARRAY(SELECT xid::text::bigint FROM pg_snapshot_xip(s) AS xid) "
+            "FROM pg_current_snapshot() AS s"
+        )
+        with _session(pipeline, endpoints, timeout_s) as latest:
+            (next_xid,) = latest.execute("SELECT pg_current_xact_id()::text::bigint").fetchone()
+        xids = (xid & 0xFFFFFFFF for xid in (*running, *range(xmax, next_xid)))
+        yield Snapshot(lsn, tuple(xids), _postgres(pipeline, query))
     finally:
         for reader in readers:
             reader.close()
@@ -176,6 +201,39 @@ def snapshot(conninfo: str, connections: int, timeout_s: float) -> Iterator[Snap
 
 def iceberg(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float, catalog: str = "lake") -> Store:
     """The pipeline's mirrors, read by Trino. ``catalog``: ``lake`` is branch main, ``published`` the branch of that name."""
+    return _trino("iceberg", endpoints, timeout_s, catalog, lambda table: _mirror(catalog, pipeline, table))
+
+
+def _mirror(catalog: str, pipeline: Pipeline, table: SourceTable) -> str:
+    return TRINO.name(catalog, pipeline.namespace, pipeline.iceberg_name(table.name))
+
+
+def changelog(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float) -> Store:
+    """The pipeline's changelogs folded by key, read by Trino: of each key the last row, unless it was deleted."""
+
+    def fold(table: SourceTable) -> str:
+        key, columns = (", ".join(TRINO.name(c.lake_name) for c in those) for those in (key_columns(table), table.columns))
+        last = f"row_number() OVER (PARTITION BY {key} ORDER BY {OFFSET} DESC)"
+        numbered = f"SELECT {columns}, {LSN}, {OPERATION}, {last} AS _nth FROM {changelog_relation(pipeline, table)}"
+        return f"(SELECT {columns}, {LSN} FROM ({numbered}) WHERE _nth = 1 AND {OPERATION} <> 'd') folded"
+
+    return _trino("changelog", endpoints, timeout_s, "lake", partial(changelog_relation, pipeline), fold)
+
+
+def changelog_relation(pipeline: Pipeline, table: SourceTable) -> str:
+    """The changelog of ``table`` in Trino's SQL."""
+    return TRINO.name("lake", pipeline.namespace, pipeline.changelog_name(table.name))
+
+
+def _trino(
+    name: str,
+    endpoints: Endpoints,
+    timeout_s: float,
+    catalog: str,
+    stored: Callable[[SourceTable], str],
+    relation: Callable[[SourceTable], str] | None = None,
+) -> Store:
+    """``stored`` names the table in the lake, ``relation`` what is read of it, if not all as it is."""
 
     def query(statement: str) -> Rows:
         with trino.connect(endpoints, catalog, timeout_s) as connection:
@@ -183,17 +241,14 @@ def iceberg(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float, catalog:
             cursor.execute(statement)
             yield from iter(cursor.fetchone, None)
 
-    def relation(table: SourceTable) -> str:
-        return TRINO.name(catalog, pipeline.namespace, pipeline.iceberg_name(table.name))
-
     @cache
     def key_types(table: SourceTable) -> dict[str, str]:
         if not _castable(table):
             return {}
-        types = {name: kind for name, kind, *_ in query(f"SHOW COLUMNS FROM {relation(table)}")}
+        types = {column: kind for column, kind, *_ in query(f"SHOW COLUMNS FROM {stored(table)}")}
         return {column.name: types[column.lake_name] for column in key_columns(table)}
 
-    return Store("iceberg", TRINO, query, relation, key_types)
+    return Store(name, replace(TRINO, mark=LSN), query, relation or stored, key_types)
 
 
 def served(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float) -> Store:

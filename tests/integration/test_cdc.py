@@ -38,7 +38,7 @@ def test_second_run_changes_nothing(flights: Platform) -> None:
     run_id = flights.start_dag("cdc_flights")
     flights.wait_dag("cdc_flights", run_id)
     jobs = [f"jobs.{flights_pipeline().iceberg_name(table)}" for table in flights_pipeline().tables]
-    assert _xcoms(flights, run_id) == {task: [] for task in ("database", "messaging", "lake", *jobs)}
+    assert _xcoms(flights, run_id) == {task: [] for task in ("database", "messaging", "lake", "retire", *jobs)}
     assert {job["jid"] for job in flights.jobs()} == ids
 
 

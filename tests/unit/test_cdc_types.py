@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from include.cdc.connector import settings_of
-from include.cdc.jobs import TableJob, insert_statement
+from include.cdc.jobs import TableJob, mirror_statement
 from include.cdc.pipelines import Pipeline
 from include.cdc.source import Column, SourceTable
 from include.cdc.tables import iceberg_schema
@@ -89,19 +89,14 @@ def test_names_of_tables() -> None:
     assert odd.iceberg_table(name) == "cdc_shop.odd_schema_gr__e___x___"
 
 
-def test_tables_of_one_name_in_the_lake_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"public\.a b and public\.A_b would both be cdc_shop\.a_b in the lake"):
-        pipeline("public.a b", "public.A_b")
-
-
 def test_what_the_connector_is_told() -> None:
     made = pipeline("public.Order Items", "public.plain")
     tables = [
         SourceTable("public.Order Items", (column("Id", "int4"), column('the "day"', "date")), ("Id",)),
         SourceTable("public.plain", (column("id", "int4"),), ("id",)),
     ]
-    settings = settings_of(made, tables, Endpoint("shop_db", "postgres", "db", 5432), "http://registry", "/secrets")
-    assert settings["table.include.list"] == r"(?-i)public\.Order Items,(?-i)public\.plain,(?-i)shudl\.heartbeat"
+    settings = settings_of(made, tables, Endpoint("shop_db", "postgres", "db", 5432), "http://registry", "/secrets", "")
+    assert settings["table.include.list"] == r"(?-i)public\.Order\ Items,(?-i)public\.plain,(?-i)shudl\.heartbeat"
     assert settings["snapshot.select.statement.overrides"] == "public.Order Items"
     select = settings["snapshot.select.statement.overrides.public.Order Items"]
     assert select.startswith('SELECT "Id" AS "Id", CAST(CASE WHEN isfinite("the ""day""") THEN')
@@ -117,5 +112,5 @@ def test_the_mirror_of_odd_columns(tmp_path) -> None:
     schema = iceberg_schema(table)
     assert [field.name for field in schema.fields] == ["id", "tags", "_lsn", "_committed_at"]
     assert schema.identifier_field_names() == {"id"}
-    statement = insert_statement(TableJob(pipeline("public.t"), table, "0" * 32, tmp_path))
+    statement = mirror_statement(TableJob(pipeline("public.t"), table, "0" * 32, tmp_path))
     assert "SELECT `Id` AS `id`, `tags` AS `tags`" in statement

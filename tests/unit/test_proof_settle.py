@@ -18,6 +18,7 @@ from include.proof.stores import Row
 COLUMNS = (Column("id", "int8", False, carried("int8")), Column("v", "text", True, carried("text")))
 TABLE = SourceTable("public.t", COLUMNS, ("id",))
 KEY = ("1",)
+LSN = 50
 
 
 def row(value: str | None, mark: int | None = None) -> Row:
@@ -36,8 +37,8 @@ class Script:
         return {KEY: list(state)} if state else {}
 
 
-def run(source: Any, lake: Any, cover: Callable[[list[str]], object] = lambda tables: None) -> tuple[Comparison, int]:
-    """``source`` is read before and after the lake in each round."""
+def run(source: Any, lake: Any, cover: Callable[[list[str]], int] = lambda tables: LSN) -> tuple[Comparison, int]:
+    """``source`` is read before and after the lake in each round, at :data:`LSN`."""
     comparison = Comparison(TABLE.name, "postgres", "iceberg")
     rounds = settle([Case(TABLE, comparison, {KEY: "different"})], source, lake, cover, lambda text: None)
     return comparison, rounds
@@ -76,6 +77,17 @@ def test_a_row_that_came_and_went_between_two_reads_is_no_difference() -> None:
     assert (comparison.settled, comparison.unresolved, rounds) == (1, 0, 2)
 
 
+def test_a_row_that_comes_and_goes_between_all_reads_is_no_difference() -> None:
+    """The source never has it when it is read; in the lake it has been written since."""
+    comparison, rounds = run(Script([]), Script([row("a", LSN + 1)], [row("a", LSN + 2)]))
+    assert (comparison.moving, comparison.unresolved, rounds) == (1, 0, ROUNDS)
+
+
+def test_a_row_that_the_source_deleted_before_is_extra() -> None:
+    comparison, rounds = run(Script([]), Script([row("a", LSN - 1)]))
+    assert (comparison.extra.count, comparison.moving, rounds) == (1, 0, 2)
+
+
 @pytest.mark.parametrize(
     ("source", "lake", "kind"),
     [([row("a", 1)], [row("b")], "different"), ([row("a", 1)], [], "missing"), ([], [row("a")], "extra")],
@@ -112,7 +124,7 @@ def test_a_wrong_row_that_is_written_again_and_stays_wrong_is_found() -> None:
 
 
 def test_nothing_is_settled_when_the_lake_stands_still() -> None:
-    def stuck(tables: list[str]) -> None:
+    def stuck(tables: list[str]) -> int:
         raise NotCovered("after 1 s the lake lacks changes of: public.t")
 
     comparison, rounds = run(Script([row("a", 1)]), Script([row("a")]), stuck)
@@ -122,5 +134,10 @@ def test_nothing_is_settled_when_the_lake_stands_still() -> None:
 
 def test_only_tables_with_open_keys_are_waited_for() -> None:
     waited: list[list[str]] = []
-    run(Script([row("a", 1)]), Script([row("b")], [row("a")]), waited.append)
+
+    def cover(tables: list[str]) -> int:
+        waited.append(tables)
+        return LSN
+
+    run(Script([row("a", 1)]), Script([row("b")], [row("a")]), cover)
     assert waited == [["public.t"], ["public.t"]]

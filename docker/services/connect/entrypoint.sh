@@ -6,7 +6,7 @@
 source "$(dirname "$0")/../common/lib.sh"
 need JAVA_HOME KAFKA_LIBS CONNECT_PLUGINS CONNECT_HOST CONNECT_PORT CONNECT_HEAP CONNECT_SECRETS_DIR KAFKA_HOST KAFKA_PORT RUN_DIR
 render "$here/config/connect.properties.template" "$RUN_DIR/connect.properties"
-render "$here/../kafka/config/log4j2.yaml.template" "$RUN_DIR/log4j2.yaml"
+render "$here/config/log4j2.yaml.template" "$RUN_DIR/log4j2.yaml"
 (umask 077 && mkdir -p "$CONNECT_SECRETS_DIR")
 wait_for "$KAFKA_HOST" "$KAFKA_PORT" 120
 exec "$JAVA_HOME/bin/java" "-Xmx$CONNECT_HEAP" -Duser.timezone=UTC -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError "-Dlog4j2.configurationFile=$RUN_DIR/log4j2.yaml" \
