@@ -124,8 +124,9 @@ def describe(connection: psycopg.Connection, pipeline: Pipeline) -> list[SourceT
     generated = ["", "s"] if connection.info.server_version >= GENERATED_SINCE else [""]
     refused = _refused(connection, pipeline)
     for name, kept in pipeline.tables.items():
+        here = pipeline.at("tables", name)
         if name in refused:
-            problems.append(f"{pipeline.at('tables', name)}: {refused[name]}")
+            problems.append(f"{here}: {refused[name]}")
             continue
         rows = connection.execute(_COLUMNS, {"table": quoted(name), "generated": generated}).fetchall()
         key = tuple(row[0] for row in connection.execute(_KEY, (quoted(name),)))
@@ -156,7 +157,7 @@ def describe(connection: psycopg.Connection, pipeline: Pipeline) -> list[SourceT
             for column in columns
             if kept.mirrored and column.name in key and not column.carried.key
         ]
-        problems += [f"{pipeline.at('tables', name)}: {problem}" for problem in found]
+        problems += [f"{here}: {problem}" for problem in found]
         tables.append(SourceTable(name, tuple(columns), key))
     if problems:
         raise PipelineError(problems)
