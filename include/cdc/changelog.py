@@ -7,9 +7,8 @@ Flink restarts it from its checkpoints, and the sink skips what it has committed
 
 from __future__ import annotations
 
-from include.cdc.pipelines import Pipeline, PipelineError
+from include.cdc.pipelines import BEFORE, COMMITTED_AT, LSN, OFFSET, OPERATION, PARTITION, TRANSACTION, Pipeline, PipelineError
 from include.cdc.source import SourceTable
-from include.cdc.tables import BEFORE, COMMITTED_AT, LSN, OFFSET, OPERATION, PARTITION, TRANSACTION
 from include.cdc.topics import held_offsets
 from include.lake.catalog import Lake
 from include.platform.endpoints import Endpoints
@@ -19,7 +18,7 @@ FORMAT = "avro-confluent"
 
 def source_table(pipeline: Pipeline, table: SourceTable, start: int, endpoints: Endpoints) -> str:
     """Flink SQL that reads the table's topic from the offset ``start`` as Debezium's envelopes."""
-    row = ", ".join(f"`{column.name}` {column.carried.flink_source}" for column in table.columns)
+    row = ", ".join(f"`{column.field}` {column.carried.flink_source}" for column in table.columns)
     columns = (
         f"`before` ROW<{row}>",
         f"`after` ROW<{row}>",
@@ -46,8 +45,10 @@ def source_table(pipeline: Pipeline, table: SourceTable, start: int, endpoints: 
 def insert_statement(pipeline: Pipeline, table: SourceTable, sink_options: str) -> str:
     """Flink SQL that appends the table's changes to its changelog."""
     # A delete has no row after it.
-    chosen = [f"CASE WHEN `op` = 'd' THEN `before`.`{c.name}` ELSE `after`.`{c.name}` END AS `{c.name}`" for c in table.columns]
-    columns = [f"{c.carried.flink_expression.format(c=f'`{c.name}`')} AS `{c.name}`" for c in table.columns]
+    chosen = [
+        f"CASE WHEN `op` = 'd' THEN `before`.`{c.field}` ELSE `after`.`{c.field}` END AS `{c.field}`" for c in table.columns
+    ]
+    columns = [f"{c.carried.flink_expression.format(c=f'`{c.field}`')} AS `{c.lake_name}`" for c in table.columns]
     columns += [
         f"`op` AS `{OPERATION}`",
         f"`source`.`lsn` AS `{LSN}`",
@@ -57,7 +58,7 @@ def insert_statement(pipeline: Pipeline, table: SourceTable, sink_options: str) 
         f"`offset` AS `{OFFSET}`",
     ]
     if not table.key:
-        before = ", ".join(c.carried.flink_expression.format(c=f"`before`.`{c.name}`") for c in table.columns)
+        before = ", ".join(c.carried.flink_expression.format(c=f"`before`.`{c.field}`") for c in table.columns)
         columns.append(f"CASE WHEN `op` = 'u' THEN ROW({before}) END AS `{BEFORE}`")
     chosen += ["`before`", "`op`", "`source`", "`partition`", "`offset`"]
     changes = f"SELECT {', '.join(chosen)} FROM default_catalog.default_database.source"

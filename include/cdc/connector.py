@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,21 @@ import httpx
 
 from include.cdc import selection
 from include.cdc.pipelines import HEARTBEAT_TABLE, Pipeline, PipelineError
+from include.cdc.source import SourceTable
 from include.platform.endpoints import Endpoint, Endpoints
 from include.platform.flink import first_cause
 
 HEARTBEAT_INTERVAL_MS = 5000
 RETENTION_MS = 7 * 24 * 3600 * 1000
+MESSAGE_BYTES = 64 << 20
+"""The largest change: a row as it was and as it is. No other setting limits it: consumers take what exceeds their own."""
+BUFFER_BYTES = 96 << 20
+"""What Debezium may hold of changes, and of a snapshot's rows in one fetch."""
 
 
-def settings_of(pipeline: Pipeline, source: Endpoint, registry_url: str, secrets_dir: str, mask_salt: str) -> dict[str, str]:
+def settings_of(
+    pipeline: Pipeline, tables: Sequence[SourceTable], source: Endpoint, registry_url: str, secrets_dir: str, mask_salt: str
+) -> dict[str, str]:
     """The connector's configuration. The password is a reference that Kafka Connect resolves from ``secrets_dir``.
 
     The salt is part of a setting's name, where no reference can stand: Connect must not log connectors' settings.
@@ -39,17 +47,29 @@ def settings_of(pipeline: Pipeline, source: Endpoint, registry_url: str, secrets
         "slot.failover": "true",
         "publication.name": pipeline.publication,
         "publication.autocreate.mode": "disabled",
-        "table.include.list": ",".join(map(selection.regex, (*sorted(pipeline.tables), HEARTBEAT_TABLE))),
-        **selection.connector_settings(pipeline, mask_salt),
+        "table.include.list": ",".join(map(selection.table_regex, (*sorted(pipeline.tables), HEARTBEAT_TABLE))),
+        **selection.connector_settings(pipeline, mask_salt, tables),
         "snapshot.mode": "initial",
-        "snapshot.fetch.size": "10000",
+        # A few rows first, then as many as fit.
+        "snapshot.fetch.size": "4",
+        "driver.adaptiveFetch": "true",
+        "driver.adaptiveFetchMaximum": "5000",
+        "driver.maxResultBuffer": str(BUFFER_BYTES),
         "heartbeat.interval.ms": str(HEARTBEAT_INTERVAL_MS),
         "heartbeat.action.query": f"UPDATE {schema}.{heartbeat} SET beat = now() WHERE id = 1",
         "tombstones.on.delete": "false",
         "decimal.handling.mode": "string",
         "time.precision.mode": "isostring",
+        "interval.handling.mode": "string",
+        "hstore.handling.mode": "map",
+        "include.unknown.datatypes": "true",
+        # A value that cannot be converted stops the connector; Debezium's default is to write NULL in its place.
+        "event.converting.failure.handling.mode": "fail",
+        "field.name.adjustment.mode": "avro",
+        "schema.name.adjustment.mode": "avro",
         "max.batch.size": "8192",
         "max.queue.size": "32768",
+        "max.queue.size.in.bytes": str(BUFFER_BYTES),
         "poll.interval.ms": "100",
         "status.update.interval.ms": "2000",
         "retriable.restart.connector.wait.ms": "2000",
@@ -75,6 +95,9 @@ def settings_of(pipeline: Pipeline, source: Endpoint, registry_url: str, secrets
         "topic.creation.default.cleanup.policy": "delete",
         "topic.creation.default.retention.ms": str(RETENTION_MS),
         "topic.creation.default.compression.type": "lz4",
+        "topic.creation.default.max.message.bytes": str(MESSAGE_BYTES),
+        "producer.override.max.request.size": str(MESSAGE_BYTES),
+        "producer.override.buffer.memory": str(MESSAGE_BYTES),
         "producer.override.compression.type": "lz4",
         "producer.override.linger.ms": "20",
         "producer.override.batch.size": "131072",
@@ -93,7 +116,9 @@ def write_secret(folder: str, name: str, value: str) -> bool:
     return True
 
 
-def reconcile_connector(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float = 90) -> list[str]:
+def reconcile_connector(
+    pipeline: Pipeline, tables: Sequence[SourceTable], endpoints: Endpoints, timeout_s: float = 90
+) -> list[str]:
     """Make the connector and its configuration match, restart failed tasks, wait until it runs; return what changed.
 
     Raises :class:`PipelineError` with the connector's own first cause when it does not run within ``timeout_s``.
@@ -104,7 +129,7 @@ def reconcile_connector(pipeline: Pipeline, endpoints: Endpoints, timeout_s: flo
     changed_secret = write_secret(connect.extra["secrets_dir"], pipeline.source, source.password)
     registry_url = f"{endpoints['shudl_registry'].url}/apis/ccompat/v7"
     salt = selection.mask_salt(pipeline, endpoints)
-    wanted = settings_of(pipeline, source, registry_url, connect.extra["secrets_dir"], salt)
+    wanted = settings_of(pipeline, tables, source, registry_url, connect.extra["secrets_dir"], salt)
     with httpx.Client(base_url=f"{connect.url}/connectors/{pipeline.connector}", timeout=30) as http:
         present = http.get("/config")
         if present.status_code == 404 or {k: v for k, v in present.json().items() if k != "name"} != wanted:

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from include.cdc import changelog
-from include.cdc.pipelines import Pipeline, PipelineError
+from include.cdc.pipelines import COMMITTED_AT, HEADERS, LSN, Pipeline, PipelineError
 from include.cdc.source import SourceTable
-from include.cdc.tables import COMMITTED_AT, LSN
 from include.cdc.topics import forget_group, held_offsets
 from include.lake.catalog import Lake
 from include.platform.endpoints import Endpoints
@@ -63,8 +62,8 @@ class TableJob:
 
 def mirror_source(job: TableJob, endpoints: Endpoints) -> str:
     """Flink SQL that reads the table's topic as changes of rows."""
-    columns = [f"`{c.name}` {c.carried.flink_source}" for c in job.table.columns]
-    key = ", ".join(f"`{name}`" for name in job.table.key)
+    columns = [f"`{c.field}` {c.carried.flink_source}" for c in job.table.columns]
+    key = ", ".join(f"`{c.field}`" for c in job.table.columns if c.name in job.table.key)
     options = {
         "connector": "kafka",
         "topic": job.pipeline.topic(job.table.name),
@@ -75,7 +74,7 @@ def mirror_source(job: TableJob, endpoints: Endpoints) -> str:
         "format": FORMAT,
         f"{FORMAT}.url": f"{endpoints['shudl_registry'].url}/apis/ccompat/v7",
     }
-    columns.append("`_headers` MAP<STRING, BYTES> METADATA FROM 'headers' VIRTUAL")
+    columns.append(f"`{HEADERS}` MAP<STRING, BYTES> METADATA FROM 'headers' VIRTUAL")
     columns.append(f"PRIMARY KEY ({key}) NOT ENFORCED")
     with_options = ", ".join(f"'{name}' = '{value}'" for name, value in options.items())
     return f"CREATE TEMPORARY TABLE default_catalog.default_database.source ({', '.join(columns)}) WITH ({with_options})"
@@ -83,8 +82,8 @@ def mirror_source(job: TableJob, endpoints: Endpoints) -> str:
 
 def mirror_statement(job: TableJob) -> str:
     """Flink SQL that upserts the table's changes into its mirror."""
-    origin = "DECODE(`_headers`['source'], 'UTF-8')"
-    columns = [f"{c.carried.flink_expression.format(c=f'`{c.name}`')} AS `{c.name}`" for c in job.table.columns]
+    origin = f"DECODE(`{HEADERS}`['source'], 'UTF-8')"
+    columns = [f"{c.carried.flink_expression.format(c=f'`{c.field}`')} AS `{c.lake_name}`" for c in job.table.columns]
     columns.append(f"CAST(JSON_VALUE({origin}, '$.lsn') AS BIGINT) AS `{LSN}`")
     columns.append(f"TO_TIMESTAMP_LTZ(CAST(JSON_VALUE({origin}, '$.ts_ms') AS BIGINT), 3) AS `{COMMITTED_AT}`")
     namespace, name = job.pipeline.namespace, job.pipeline.iceberg_name(job.table.name)

@@ -28,6 +28,27 @@ CONNECTION = r"^[A-Za-z0-9_.:/\\#!()-]{1,200}$"
 SCHEMA = Path(__file__).resolve().parents[1] / "pipelines" / "schema.json"
 SHOWN = 60
 """How many characters of a wrong value a message shows."""
+LSN = "_lsn"
+COMMITTED_AT = "_committed_at"
+"""Added to every table: the LSN of the row's last change, or of the change, and when the source committed it."""
+OPERATION = "_op"
+TRANSACTION = "_tx_id"
+PARTITION = "_partition"
+OFFSET = "_offset"
+"""Added to every changelog: r (read by the first snapshot), c (insert), u (update) or d (delete); the transaction's id
+(32 bits); partition and offset of the change in Kafka."""
+BEFORE = "_before"
+"""In changelogs of tables without a primary key: the row before an update, as nothing else tells which row it was."""
+HEADERS = "_headers"
+"""A record's Kafka headers, as a column in Flink."""
+
+
+def underscored(name: str, allowed: str) -> str:
+    """``name`` with ``_`` for each UTF-16 unit that is not among ``allowed``, the inside of a regular expression's ``[]``.
+
+    So Debezium makes names for Kafka and Avro.
+    """
+    return re.sub(f"[^{allowed}]", lambda found: "_" * (len(found[0].encode("utf-16-le")) // 2), name)
 
 
 class PipelineError(ValueError):
@@ -129,7 +150,7 @@ class Pipeline(BaseModel):
 
     def topic(self, table: str) -> str:
         """Kafka topic of ``schema.table``; its subjects are ``<topic>-key`` and ``<topic>-value``."""
-        return f"{self.source}.{table}"
+        return underscored(f"{self.source}.{table}", "A-Za-z0-9._-")
 
     def iceberg_name(self, table: str) -> str:
         """Name of the mirror of ``schema.table`` in :attr:`namespace`."""

@@ -30,7 +30,8 @@ def reconcile_database(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
 
 def reconcile_messaging(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
     """Topics and subjects, then the connector."""
-    return [*topics.reconcile_topics(pipeline, endpoints), *connector.reconcile_connector(pipeline, endpoints)]
+    changes = topics.reconcile_topics(pipeline, endpoints)
+    return [*changes, *connector.reconcile_connector(pipeline, _described(pipeline, endpoints), endpoints)]
 
 
 def reconcile_lake(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:

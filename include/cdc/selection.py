@@ -19,6 +19,7 @@ from include.cdc.pipelines import Pipeline, PipelineError, Table
 from include.platform.endpoints import Endpoints
 
 if TYPE_CHECKING:
+    from include.cdc.source import SourceTable
     from include.cdc.types import Carried
 
 MASK_LENGTH = 64
@@ -65,7 +66,7 @@ def problems(
         found.append("serve copies the mirror, which mode changelog does not make; use mode: both, or remove serve")
     if kept.columns and kept.exclude:
         found.append("columns and exclude are both given; give one of them")
-    for what in ("columns", "exclude", "mask"):
+    for what in ("columns", "exclude", "mask", "text"):
         found += [
             f"{what} names {column}, which is no column of it; it has {', '.join(types)}"
             for column in getattr(kept, what)
@@ -133,7 +134,9 @@ def row_filter(connection: psycopg.Connection, name: str, where: str) -> str | N
     if not where:
         return None
     publication = f"shudl_check_{connection.info.backend_pid}"
-    make = sql.SQL("CREATE PUBLICATION {} FOR TABLE {}").format(sql.Identifier(publication), publication_member(name, where))
+    make = sql.SQL("CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = true)").format(
+        sql.Identifier(publication), publication_member(name, where)
+    )
     with connection.transaction(force_rollback=True):
         connection.execute(make, prepare=True)
         return connection.execute("SELECT rowfilter FROM pg_publication_tables WHERE pubname = %s", (publication,)).fetchone()[0]
@@ -144,11 +147,20 @@ def regex(name: str) -> str:
     return re.escape(name).replace(",", r"\,")
 
 
-def connector_settings(pipeline: Pipeline, salt: str) -> dict[str, str]:
-    """Debezium's settings of the selection. What ``columns`` does not name stays in the source, also when it is added later."""
+def table_regex(name: str) -> str:
+    """A pattern that matches the table alone: Debezium's patterns do not mind case unless told to."""
+    return f"(?-i){regex(name)}"
+
+
+def connector_settings(pipeline: Pipeline, salt: str, tables: Sequence[SourceTable] = ()) -> dict[str, str]:
+    """Debezium's settings of the selection. What ``columns`` does not name stays in the source, also when it is added later.
+
+    ``tables``: those whose columns the snapshot may have to read by another expression (:attr:`Carried.snapshot`).
+    """
+    expressions = {table.name: _expressions(table) for table in tables}
     left_out: list[str] = []
     hashed: list[str] = []
-    conditions: dict[str, str] = {}
+    selects: dict[str, str] = {}
     for name, kept in sorted(pipeline.tables.items()):
         if kept.columns:
             left_out.append(_columns_regex(name, f"(?!(?:{'|'.join(map(regex, kept.columns))})$).+"))
@@ -156,18 +168,33 @@ def connector_settings(pipeline: Pipeline, salt: str) -> dict[str, str]:
             left_out.append(_columns_regex(name, f"(?:{'|'.join(map(regex, kept.exclude))})"))
         if kept.mask:
             hashed.append(_columns_regex(name, f"(?:{'|'.join(map(regex, kept.mask))})"))
-        if kept.where:
-            schema, table = name.split(".")
-            conditions[name] = f"SELECT * FROM {_quoted(schema)}.{_quoted(table)} WHERE ({kept.where}\n)"
+        if kept.where or expressions.get(name):
+            selects[name] = f"SELECT {expressions.get(name) or '*'}{_from(name)}{_where(kept)}"
     settings: dict[str, str] = {}
     if left_out:
         settings["column.exclude.list"] = ",".join(left_out)
     if hashed:
         settings[f"column.mask.hash.v2.SHA-256.with.salt.{salt}"] = ",".join(hashed)
-    if conditions:
-        settings[_OVERRIDES] = ",".join(conditions)
-        settings |= {f"{_OVERRIDES}.{name}": statement for name, statement in conditions.items()}
+    if selects:
+        settings[_OVERRIDES] = ",".join(selects)
+        settings |= {f"{_OVERRIDES}.{name}": statement for name, statement in selects.items()}
     return settings
+
+
+def _expressions(table: SourceTable) -> str:
+    """What the snapshot selects; empty where that is the columns as they are."""
+    if all(column.carried.snapshot == "{c}" for column in table.columns):
+        return ""
+    names = {column: _quoted(column.name) for column in table.columns}
+    return ", ".join(f"{column.carried.snapshot.format(c=name)} AS {name}" for column, name in names.items())
+
+
+def _from(name: str) -> str:
+    return f" FROM {'.'.join(map(_quoted, name.split('.')))}"
+
+
+def _where(kept: Table) -> str:
+    return f" WHERE ({kept.where}\n)" if kept.where else ""
 
 
 def _quoted(name: str) -> str:
@@ -175,8 +202,7 @@ def _quoted(name: str) -> str:
 
 
 def _columns_regex(table: str, columns: str) -> str:
-    """Debezium's patterns do not mind case unless told to."""
-    return rf"(?-i){regex(table)}\.{columns}"
+    return rf"{table_regex(table)}\.{columns}"
 
 
 def changed(pipeline: Pipeline, present: dict[str, str], salt: str) -> list[str]:
@@ -186,7 +212,7 @@ def changed(pipeline: Pipeline, present: dict[str, str], salt: str) -> list[str]
     return [
         name
         for name in sorted(pipeline.tables)
-        if regex(name) in captured_already and _selection(wanted, name) != _selection(present, name)
+        if table_regex(name) in captured_already and _selection(wanted, name) != _selection(present, name)
     ]
 
 
@@ -200,5 +226,5 @@ def _selection(settings: dict[str, str], table: str) -> set[tuple[str, str]]:
         for pattern in re.split(r",(?=\(\?-i\))", value)
         if pattern.startswith(own)
     }
-    condition = settings.get(f"{_OVERRIDES}.{table}")
+    condition = settings.get(f"{_OVERRIDES}.{table}", "").partition(_from(table))[2]
     return found | ({(_OVERRIDES, condition)} if condition else set())

@@ -13,9 +13,8 @@ import httpx
 import psycopg
 
 from include.cdc.connector import acknowledged_lsn, connector_state
-from include.cdc.pipelines import Pipeline, load_all
+from include.cdc.pipelines import COMMITTED_AT, Pipeline, load_all
 from include.cdc.source import quoted
-from include.cdc.tables import COMMITTED_AT
 from include.cdc.topics import end_offsets, group_offsets, last_timestamp
 from include.lake.catalog import BRANCH
 from include.platform.endpoints import Endpoints

@@ -5,25 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from include.cdc.pipelines import Pipeline, PipelineError
+from include.cdc.pipelines import (
+    BEFORE,
+    COMMITTED_AT,
+    LSN,
+    OFFSET,
+    OPERATION,
+    PARTITION,
+    TRANSACTION,
+    Pipeline,
+    PipelineError,
+)
 from include.cdc.source import SourceTable
 from include.lake.catalog import Lake
 
 if TYPE_CHECKING:
     from pyiceberg.schema import Schema
     from pyiceberg.table import Table
-
-LSN = "_lsn"
-COMMITTED_AT = "_committed_at"
-"""Added to every table: the LSN of the row's last change, or of the change, and when the source committed it."""
-OPERATION = "_op"
-TRANSACTION = "_tx_id"
-PARTITION = "_partition"
-OFFSET = "_offset"
-"""Added to every changelog: r (read by the first snapshot), c (insert), u (update) or d (delete); the transaction's id
-(32 bits); partition and offset of the change in Kafka."""
-BEFORE = "_before"
-"""In changelogs of tables without a primary key: the row before an update, as nothing else tells which row it was."""
 
 PROPERTIES = {
     "format-version": "2",
@@ -43,12 +41,12 @@ def iceberg_schema(table: SourceTable) -> Schema:
     from pyiceberg.types import LongType, NestedField, TimestamptzType
 
     fields = [
-        NestedField(number, column.name, column.carried.iceberg(), required=column.name in table.key)
+        NestedField(number, column.lake_name, column.carried.iceberg(), required=column.name in table.key)
         for number, column in enumerate(table.columns, start=1)
     ]
     fields.append(NestedField(len(fields) + 1, LSN, LongType()))
     fields.append(NestedField(len(fields) + 1, COMMITTED_AT, TimestamptzType()))
-    return Schema(*fields, identifier_field_ids=[f.field_id for f in fields if f.name in table.key])
+    return Schema(*fields, identifier_field_ids=[f.field_id for f in fields if f.required])
 
 
 def changelog_schema(table: SourceTable) -> Schema:
@@ -56,7 +54,7 @@ def changelog_schema(table: SourceTable) -> Schema:
     from pyiceberg.schema import Schema
     from pyiceberg.types import IntegerType, LongType, NestedField, StringType, StructType, TimestamptzType
 
-    columns = [(column.name, column.carried.iceberg()) for column in table.columns]
+    columns = [(column.lake_name, column.carried.iceberg()) for column in table.columns]
     columns += [
         (OPERATION, StringType()),
         (LSN, LongType()),
@@ -67,7 +65,7 @@ def changelog_schema(table: SourceTable) -> Schema:
     ]
     if not table.key:
         first = len(columns) + 2
-        before = [NestedField(number, c.name, c.carried.iceberg()) for number, c in enumerate(table.columns, start=first)]
+        before = [NestedField(number, c.lake_name, c.carried.iceberg()) for number, c in enumerate(table.columns, start=first)]
         columns.append((BEFORE, StructType(*before)))
     return Schema(*(NestedField(number, name, kind) for number, (name, kind) in enumerate(columns, start=1)))
 

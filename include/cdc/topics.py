@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from include.cdc.connector import RETENTION_MS
+from include.cdc.connector import MESSAGE_BYTES, RETENTION_MS
 from include.cdc.pipelines import HEARTBEAT_TABLE, Pipeline, PipelineError
 from include.platform.endpoints import Endpoints
+
+if TYPE_CHECKING:
+    from confluent_kafka.admin import AdminClient
 
 COMPATIBILITY = "NONE"
 """ShuDL decides itself how a table's schema may change; the registry must never stop the connector."""
@@ -25,14 +28,41 @@ def reconcile_topics(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
     admin = AdminClient(_servers(endpoints))
     present = admin.list_topics(timeout=20).topics
     wanted = [pipeline.topic(table) for table in (*pipeline.tables, HEARTBEAT_TABLE)]
-    config = {"cleanup.policy": "delete", "retention.ms": str(RETENTION_MS), "compression.type": "producer"}
+    config = {
+        "cleanup.policy": "delete",
+        "retention.ms": str(RETENTION_MS),
+        "compression.type": "producer",
+        "max.message.bytes": str(MESSAGE_BYTES),
+    }
     missing = [NewTopic(name, num_partitions=1, config=config) for name in wanted if name not in present]
     for topic, made in admin.create_topics(missing).items() if missing else ():
         try:
             made.result(30)
         except Exception as error:
             raise PipelineError([f"topic {topic}: {error}"]) from error
-    return [f"made topic {topic.topic}" for topic in missing] + _reconcile_subjects(wanted, endpoints)
+    changes = [f"made topic {topic.topic}" for topic in missing]
+    changes += _reconcile_config(admin, [name for name in wanted if name in present], config)
+    return changes + _reconcile_subjects(wanted, endpoints)
+
+
+def _reconcile_config(admin: AdminClient, topics: list[str], config: dict[str, str]) -> list[str]:
+    from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+    changes: list[str] = []
+    if not topics:
+        return changes
+    for resource, answer in admin.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in topics]).items():
+        have = {name: entry.value for name, entry in answer.result(30).items()}
+        wrong = {name: value for name, value in config.items() if have.get(name) != value}
+        if not wrong:
+            continue
+        entries = [ConfigEntry(name, value, incremental_operation=AlterConfigOpType.SET) for name, value in wrong.items()]
+        altered = admin.incremental_alter_configs(
+            [ConfigResource(ResourceType.TOPIC, resource.name, incremental_configs=entries)]
+        )
+        next(iter(altered.values())).result(30)
+        changes.append(f"set {', '.join(wrong)} of topic {resource.name}")
+    return changes
 
 
 def _reconcile_subjects(topics: list[str], endpoints: Endpoints) -> list[str]:

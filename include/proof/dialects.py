@@ -44,6 +44,8 @@ class Dialect:
     second_half: str
     bucket: str
     total: str
+    column_of: Callable[[Column], str] = attrgetter("lake_name")
+    """What the engine calls a column."""
     quote: str = '"'
     literal: Callable[[str], str] = literal
     values: Callable[[Sequence[Sequence[str]]], str] = _unnest
@@ -59,7 +61,7 @@ class Dialect:
 
     def text(self, column: Column) -> str:
         """The canonical text of a column; NULL when it is NULL."""
-        return self.text_of(column.carried).format(c=self.name(column.name))
+        return self.text_of(column.carried).format(c=self.name(self.column_of(column)))
 
     def _row(self, columns: Sequence[Column]) -> str:
         return self.row.format(items=", ".join(self.item.format(text=self._escaped(column)) for column in columns))
@@ -98,7 +100,8 @@ class Dialect:
 
         ``types``: the key columns' types, so that an index or statistics can be used; without them texts are compared.
         """
-        names = ", ".join(self.name(name) for name in table.key) if types else ", ".join(map(self.text, key_columns(table)))
+        key = key_columns(table)
+        names = ", ".join(self.name(self.column_of(column)) if types else self.text(column) for column in key)
         casts = ", ".join(f"CAST(k_{n} AS {types[name]})" if types else f"k_{n}" for n, name in enumerate(table.key))
         texts = ", ".join(self.text(column) for column in table.columns)
         return (
@@ -122,6 +125,7 @@ POSTGRES = Dialect(
     bucket="{hash} & {mask}",
     total="sum({hash})",
     mark="xmin",
+    column_of=attrgetter("name"),
     fence=" OFFSET 0",
 )
 TRINO = Dialect(

@@ -12,9 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from include.cdc.pipelines import Pipeline
+from include.cdc.pipelines import BEFORE, LSN, OFFSET, OPERATION, TRANSACTION, Pipeline
 from include.cdc.source import SourceTable
-from include.cdc.tables import BEFORE, LSN, OFFSET, OPERATION, TRANSACTION
 from include.platform.endpoints import Endpoints
 from include.proof import stores
 from include.proof.compare import ROWS_PER_READ
@@ -41,7 +40,7 @@ def signed(pipeline: Pipeline, table: SourceTable, lsn: str, running: Sequence[i
         committed += f" AND {TRANSACTION} NOT IN ({', '.join(map(str, running))})"
     log = stores.changelog_relation(pipeline, table)
     one = f"PARTITION BY {TRANSACTION}, {LSN}"
-    names = [TRINO.name(column.name) for column in table.columns]
+    names = [TRINO.name(column.lake_name) for column in table.columns]
     columns, before = ", ".join(names), ", ".join(f"{BEFORE}.{name} AS {name}" for name in names)
     return f"""(
 WITH first AS (

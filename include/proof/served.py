@@ -9,9 +9,8 @@ from typing import Any
 
 import httpx
 
-from include.cdc.pipelines import Pipeline
+from include.cdc.pipelines import COMMITTED_AT, LSN, Pipeline
 from include.cdc.source import Column, SourceTable
-from include.cdc.tables import COMMITTED_AT, LSN
 from include.cdc.types import carried
 from include.lake.catalog import PUBLISHED
 from include.lake.refs import Refs
@@ -55,9 +54,10 @@ class Origin:
 
 
 def whole(table: SourceTable) -> SourceTable:
-    """The mirror of a table: with the columns that only the lake has."""
+    """The mirror of a table as ClickHouse can show it: with the columns that only the lake has."""
     added = (Column(LSN, "int8", True, carried("int8")), Column(COMMITTED_AT, "timestamptz", True, carried("timestamptz")))
-    return replace(table, columns=table.columns + added)
+    served = tuple(replace(column, carried=column.carried.served()) for column in table.columns)
+    return replace(table, columns=served + added)
 
 
 def compare_served(

@@ -12,10 +12,9 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from include.cdc.pipelines import Pipeline
+from include.cdc.pipelines import LSN, OFFSET, OPERATION, Pipeline
 from include.cdc.selection import SALT_SETTING, mask_salt
 from include.cdc.source import SourceTable
-from include.cdc.tables import LSN, OFFSET, OPERATION
 from include.platform import trino
 from include.platform.endpoints import Endpoints
 from include.proof.dialects import CLICKHOUSE, POSTGRES, TRINO, Dialect, Key, key_columns
@@ -109,6 +108,10 @@ def _session(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float, **more:
     return psycopg.connect(conninfo, autocommit=True, options=options, application_name="shudl proof", **more)
 
 
+def _castable(table: SourceTable) -> bool:
+    return all(column.carried.castable for column in key_columns(table))
+
+
 def _postgres(pipeline: Pipeline, query: Callable[[str], Rows]) -> Store:
     def relation(table: SourceTable) -> str:
         name, where = POSTGRES.name(*table.name.split(".")), pipeline.tables[table.name].where
@@ -119,7 +122,7 @@ def _postgres(pipeline: Pipeline, query: Callable[[str], Rows]) -> Store:
         POSTGRES,
         query,
         relation,
-        key_types=lambda table: {column.name: column.type_name for column in key_columns(table)},
+        key_types=lambda table: {column.name: column.type_name for column in key_columns(table)} if _castable(table) else {},
     )
 
 
@@ -209,7 +212,7 @@ def changelog(pipeline: Pipeline, endpoints: Endpoints, timeout_s: float) -> Sto
     """The pipeline's changelogs folded by key, read by Trino: of each key the last row, unless it was deleted."""
 
     def fold(table: SourceTable) -> str:
-        key, columns = (", ".join(map(TRINO.name, names)) for names in (table.key, [c.name for c in table.columns]))
+        key, columns = (", ".join(TRINO.name(c.lake_name) for c in those) for those in (key_columns(table), table.columns))
         last = f"row_number() OVER (PARTITION BY {key} ORDER BY {OFFSET} DESC)"
         numbered = f"SELECT {columns}, {LSN}, {OPERATION}, {last} AS _nth FROM {changelog_relation(pipeline, table)}"
         return f"(SELECT {columns}, {LSN} FROM ({numbered}) WHERE _nth = 1 AND {OPERATION} <> 'd') folded"
@@ -240,8 +243,10 @@ def _trino(
 
     @cache
     def key_types(table: SourceTable) -> dict[str, str]:
+        if not _castable(table):
+            return {}
         types = {column: kind for column, kind, *_ in query(f"SHOW COLUMNS FROM {stored(table)}")}
-        return {column: types[column.lower()] for column in table.key}
+        return {column.name: types[column.lake_name] for column in key_columns(table)}
 
     return Store(name, replace(TRINO, mark=LSN), query, relation or stored, key_types)
 

@@ -48,6 +48,8 @@ CASES: dict[str, list[Case]] = {
     "int2": [Case("int2", "integer", "Int32", ("-32768", "-1", "0", "32767"))],
     "int4": [Case("int4", "integer", "Int32", ("-2147483648", "-1", "0", "2147483647"))],
     "int8": [Case("int8", "bigint", "Int64", ("-9223372036854775808", "-1", "0", "9223372036854775807"))],
+    "oid": [Case("oid", "bigint", "Int64", ("0", "4294967295"))],
+    "money": [replace(numeric(19, 2, "-92233720368547758.08", "0.00", "-0.05", "1234.50"), postgres="money")],
     "bool": [Case("bool", "boolean", "Bool", ("true", "false"))],
     "float4": [Case("float4", "real", "Float32", (*FLOATS, "3.4028235e38", "1.4e-45", "16777217"))],
     "float8": [Case("float8", "double", "Float64", (*FLOATS, "1.7976931348623157e308", "5e-324", "9007199254740993"))],
@@ -77,7 +79,7 @@ CASES: dict[str, list[Case]] = {
         numeric(38, 0, "-99999999999999999999999999999999999999", "12345678901234567890123456789012345678"),
     ],
 }
-"""Every type of the table of types; one without a case fails."""
+"""The types whose text each engine writes in its own way; the other types are text in the lake."""
 
 UNCARRIED = {
     "date": ("date", ("infinity", "-infinity", "0044-03-15 BC")),
@@ -124,7 +126,8 @@ def texts(store: Store, table: SourceTable, relation: str) -> dict[int, str | No
 
 
 def test_every_type_has_a_case() -> None:
-    assert set(CASES) == set(TYPE_NAMES)
+    own = {name for name in TYPE_NAMES if carried(name, 5, 2).castable and not carried(name, 5, 2).free_text}
+    assert own <= set(CASES) <= set(TYPE_NAMES)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +183,7 @@ def test_what_cannot_be_carried_equals_nothing_in_the_lake(engines: dict[str, St
         assert text in ("NaN", "infinity", "-infinity") or text.endswith(" BC")
 
 
-KEYS = [name for name in TYPE_NAMES if name not in ("float4", "float8", "json")]
+KEYS = [name for name in CASES if name not in ("float4", "float8", "json")]
 """Types of keys: Iceberg has no floats among them, PostgreSQL no json."""
 
 
