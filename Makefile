@@ -10,7 +10,7 @@ STOP_TESTS := import tests.conftest; from include.platform.supervisor import Sup
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint lock clean
+.PHONY: help demo test lint benchmark lock clean
 
 help: ## List the goals
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -24,7 +24,11 @@ test: ## Install what is missing, then run the tests (TESTS=path for some of the
 
 lint: ## Check the Python code with ruff
 	@./shudl setup
-	@$(RUN) -m ruff check dags include plugins tests
+	@$(RUN) -m ruff check dags include plugins tests benchmarks
+
+benchmark: ## Measure on the running platform: BENCHMARK=name; without it, list the benchmarks
+	@./shudl setup
+	@$(RUN) -m benchmarks $(BENCHMARK)
 
 lock: ## Make the locks anew from requirements.in, *.in and jars.toml
 	@./shudl lock

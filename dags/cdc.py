@@ -13,11 +13,11 @@ from shudl.tags import Tag
 DOC = """
 ### Keep the lake's tables equal to a source's
 
-Reconciles what `include/pipelines/` says of this source; does nothing where the world matches it already.
+Reconciles what the pipeline file says of this source; does nothing where the world matches it already.
 
 | task | what it makes |
 | --- | --- |
-| `database` | heartbeat table, replica identities, publication |
+| `database` | heartbeat table, replica identities, publication; first it checks file and source |
 | `messaging` | topics, subjects, the Debezium connector with its failover-ready slot |
 | `lake` | namespace and Iceberg tables |
 | `retire` | cancels the Flink jobs of tables and modes that the file no longer has; what they wrote stays |
@@ -47,10 +47,19 @@ def cdc_dag(pipeline: Pipeline) -> DAG:
 
         @task
         def database() -> list[str]:
+            from airflow.sdk.exceptions import AirflowFailException
+
+            from include.cdc.check import SourceUnreachable
+            from include.cdc.pipelines import PipelineError
             from include.cdc.reconcile import reconcile_database
             from shudl.endpoints import endpoints
 
-            return reconcile_database(pipeline, endpoints())
+            try:
+                return reconcile_database(pipeline, endpoints())
+            except SourceUnreachable:
+                raise
+            except PipelineError as error:  # what a person has to mend is not tried again
+                raise AirflowFailException(str(error)) from None
 
         @task
         def messaging() -> list[str]:

@@ -20,6 +20,7 @@ For each service, in the order that the catalogue (`include/platform/catalog.py`
 | `healthy` | waits, in the triggerer, until the service says that it is ready |
 | `works` | uses the service as ShuDL does: writes and reads, produces and consumes, runs a query |
 
+A service that this machine cannot run (Spark without a Java that fits) is skipped, with the reason in the log of `start`.
 A service starts once what it needs works. On a healthy platform nothing is started: the run only validates.
 The last task writes `evidence/platform_bootstrap/<run>.json` and fails when any service did.
 

@@ -6,6 +6,7 @@ database loaded and mirrored in the lake), ``published`` (its marts in ClickHous
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -29,11 +30,12 @@ from include.platform.supervisor import Supervisor
 FROM_DAY = "2013-12-01"
 
 
-def shudl(*args: str, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
-    """Run the command line with ``args``."""
+def shudl(*args: str, timeout_s: float = 300, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line with ``args``, and ``variables`` in its environment."""
     return subprocess.run(
         [sys.executable, "-m", "include.cli", *args],
         cwd=ROOT,
+        env=os.environ | variables,
         capture_output=True,
         text=True,
         timeout=timeout_s,

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,8 +33,13 @@ ROLE = "tester"
 class PostgresServer:
     """A server that answers; ``admin`` may create databases, ``user`` owns those made by :meth:`database`."""
 
-    def __init__(self, admin: str, user: str) -> None:
-        self.admin, self.user = admin, user
+    def __init__(self, admin: str, user: str, restart: Callable[[], None] | None = None) -> None:
+        self.admin, self.user, self._restart = admin, user, restart
+
+    def restart(self) -> None:
+        """Stop and start the server, for settings that are read at its start. Not with ``SHUDL_TEST_PG_CONNINFO``."""
+        assert self._restart, "this server is not ours to restart"
+        self._restart()
 
     @contextmanager
     def database(self, template: str = "template1") -> Iterator[str]:
@@ -72,7 +77,7 @@ def _wait_until_ready(conninfo: str, process: subprocess.Popen[bytes], log: Path
 
 
 @contextmanager
-def _throw_away_server() -> Iterator[PostgresServer]:
+def throw_away_server() -> Iterator[PostgresServer]:
     programs = settings.engines / "postgres" / "bin"
     if not (programs / "postgres").exists():
         raise FileNotFoundError(f"{programs}/postgres: run `make setup`, or set SHUDL_TEST_PG_CONNINFO")
@@ -97,28 +102,43 @@ def _throw_away_server() -> Iterator[PostgresServer]:
     }
     (folder / "data").mkdir(0o700)
     log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            ["bash", ROOT / "docker" / "services" / "postgres" / "entrypoint.sh"],
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        admin, user = (
-            make_conninfo("", host=settings.host, port=port, user=role, password=password, dbname=database)
-            for (role, password), database in zip(passwords.items(), ("postgres", ROLE), strict=True)
-        )
+    admin, user = (
+        make_conninfo("", host=settings.host, port=port, user=role, password=password, dbname=database)
+        for (role, password), database in zip(passwords.items(), ("postgres", ROLE), strict=True)
+    )
+    running: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        with log.open("ab") as output:
+            process = subprocess.Popen(
+                ["bash", ROOT / "docker" / "services" / "postgres" / "entrypoint.sh"],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+        running.append(process)
         _wait_until_ready(admin, process, log)
-        yield PostgresServer(admin, user)
-    finally:
+
+    def stop() -> None:
+        process = running.pop()
         process.send_signal(2)
         try:
             process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(STOP_TIMEOUT_S)
+
+    def restart() -> None:
+        stop()
+        start()
+
+    try:
+        start()
+        yield PostgresServer(admin, user, restart)
+    finally:
+        if running:
+            stop()
         shutil.rmtree(folder)
 
 
@@ -127,7 +147,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     if conninfo := os.environ.get("SHUDL_TEST_PG_CONNINFO"):
         yield PostgresServer(conninfo, conninfo)
     else:
-        with _throw_away_server() as server:
+        with throw_away_server() as server:
             yield server
 
 

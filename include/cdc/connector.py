@@ -16,6 +16,10 @@ from include.platform.flink import first_cause
 
 HEARTBEAT_INTERVAL_MS = 5000
 RETENTION_MS = 7 * 24 * 3600 * 1000
+CHANGED_SELECTION = (
+    "its columns, exclude, mask or where has changed since it was captured; take the change back, or give this source "
+    "another name, so that it is captured anew"
+)
 
 
 def settings_of(pipeline: Pipeline, source: Endpoint, registry_url: str, secrets_dir: str, mask_salt: str) -> dict[str, str]:
@@ -107,6 +111,9 @@ def reconcile_connector(pipeline: Pipeline, endpoints: Endpoints, timeout_s: flo
     wanted = settings_of(pipeline, source, registry_url, connect.extra["secrets_dir"], salt)
     with httpx.Client(base_url=f"{connect.url}/connectors/{pipeline.connector}", timeout=30) as http:
         present = http.get("/config")
+        changed = selection.changed(pipeline, present.json(), salt) if present.is_success else []
+        if changed and has_captured(pipeline, endpoints):
+            raise PipelineError([f"{pipeline.at('tables', table)}: {CHANGED_SELECTION}" for table in changed])
         if present.status_code == 404 or {k: v for k, v in present.json().items() if k != "name"} != wanted:
             answer = _retry_conflict(lambda: http.put("/config", json=wanted))
             if not answer.is_success:
@@ -133,24 +140,14 @@ def reconcile_connector(pipeline: Pipeline, endpoints: Endpoints, timeout_s: flo
             time.sleep(0.5)
 
 
-def require_same_selection(pipeline: Pipeline, endpoints: Endpoints) -> None:
-    """Raises :class:`PipelineError` when columns, masks or rows of a table that is captured already are to be others.
+def changed_selection(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
+    """The tables that are captured already, and whose columns, masks or rows are to be others than those captured.
 
-    Its topic and its tables in the lake hold what was selected before; nothing would make them what they should be.
+    Their topics and their tables in the lake hold what was selected before; nothing would make them what they should be.
     """
     salt = selection.mask_salt(pipeline, endpoints)
     answer = httpx.get(f"{endpoints['shudl_connect'].url}/connectors/{pipeline.connector}/config", timeout=20)
-    if answer.status_code == 404:
-        return
-    changed = selection.changed(pipeline, answer.raise_for_status().json(), salt)
-    if changed:
-        raise PipelineError(
-            [
-                f"table {table}: its columns, exclude, mask or where has changed since connector {pipeline.connector} captured "
-                f"it; take the change back, or give the pipeline another source name, so that it is captured anew"
-                for table in changed
-            ]
-        )
+    return [] if answer.status_code == 404 else selection.changed(pipeline, answer.raise_for_status().json(), salt)
 
 
 def connector_state(pipeline: Pipeline, endpoints: Endpoints) -> tuple[str, str]:

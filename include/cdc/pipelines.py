@@ -1,21 +1,33 @@
 """Pipeline files: which tables of which database are kept in the lake, and how.
 
-One YAML file in ``include/pipelines/`` is one source. Every name that follows from it (topics, slot,
+One YAML file in the folder ``settings.pipelines`` is one source. Every name that follows from it (topics, slot,
 connector, Iceberg tables, jobs) is derived here and nowhere else.
+
+``python -m include.cdc.pipelines`` prints the JSON schema of such a file, which is ``include/pipelines/schema.json``.
 """
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StrictBool, StringConstraints, ValidationError
 
-PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
+from include.cdc.marked import Document, Other, Problem, read
+from include.platform.settings import settings
+
 HEARTBEAT_TABLE = "shudl.heartbeat"
 NAME = r"^[a-z][a-z0-9_]{0,39}$"
+CONNECTION = r"^[A-Za-z0-9_.:/\\#!()-]{1,200}$"
+"""What Airflow takes for the id of a connection."""
+
+SCHEMA = Path(__file__).resolve().parents[1] / "pipelines" / "schema.json"
+SHOWN = 60
+"""How many characters of a wrong value a message shows."""
 
 
 class PipelineError(ValueError):
@@ -24,6 +36,14 @@ class PipelineError(ValueError):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class _OrNothing:
+    """In the JSON schema: the value may be left empty."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core_schema: Any, handler: Any) -> dict[str, Any]:
+        return {"anyOf": [handler(core_schema), {"type": "null"}]}
 
 
 class Table(BaseModel):
@@ -35,7 +55,7 @@ class Table(BaseModel):
         description="mirror: an Iceberg table that equals the source table, which needs a primary key. "
         "changelog: an Iceberg table with every change as a row, append only. both: the two of them.",
     )
-    serve: bool = Field(False, description="Whether ClickHouse gets a copy of the mirror.")
+    serve: StrictBool = Field(False, description="Whether ClickHouse gets a copy of the mirror.")
     columns: tuple[str, ...] = Field((), description="Only these columns are captured; all of them when not given.")
     exclude: tuple[str, ...] = Field((), description="These columns are not captured.")
     mask: tuple[str, ...] = Field((), description="Of these columns only a hash leaves the source.")
@@ -60,17 +80,36 @@ class Pipeline(BaseModel):
     """One source database and its tables, keyed by ``schema.table``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    source: str = Field(pattern=NAME)
-    connection: str = Field(min_length=1)
-    tables: dict[str, Table] = Field(min_length=1)
+    source: str = Field(
+        pattern=NAME,
+        description="Names the source: its DAGs cdc_<source> and prove_<source>, its topics, and the lake's namespace.",
+    )
+    connection: str = Field(pattern=CONNECTION, description="The Airflow connection, of type postgres, to the database.")
+    tables: dict[
+        Annotated[str, StringConstraints(pattern=r"^[^.]+\.[^.]+$")],
+        Annotated[Table, BeforeValidator(lambda given: {} if given is None else given), _OrNothing],
+    ] = Field(
+        min_length=1,
+        description="The tables that are kept, as schema.table; nothing after the colon means mode: mirror.",
+        json_schema_extra={"additionalProperties": False},
+    )
 
-    @field_validator("tables")
-    @classmethod
-    def _qualified(cls, tables: dict[str, Table]) -> dict[str, Table]:
-        for name in tables:
-            if name.count(".") != 1 or not all(name.split(".")):
-                raise ValueError(f"{name}: write tables as schema.table, for example public.{name.strip('.') or 'orders'}")
-        return tables
+    _path: Path | None = PrivateAttr(None)
+    _document: Document = PrivateAttr(default_factory=Document)
+
+    @property
+    def path(self) -> Path | None:
+        """The pipeline's file; None for a pipeline that was made without one."""
+        return self._path
+
+    def at(self, *keys: str) -> str:
+        """Where the file says something of ``keys``: ``shop.yml:12: tables.public.orders``."""
+        where = f"{self._path.name}:{self._document.line(keys)}" if self._path else f"pipeline {self.source}"
+        return f"{where}: {'.'.join(keys)}"
+
+    def line(self, *keys: str) -> int:
+        """The line of ``keys`` in the file, 1 where there is none."""
+        return self._document.line(keys)
 
     @property
     def slot(self) -> str:
@@ -93,12 +132,8 @@ class Pipeline(BaseModel):
         return f"{self.source}.{table}"
 
     def iceberg_name(self, table: str) -> str:
-        """Name of the mirror of ``schema.table`` in :attr:`namespace`; ``public.`` is left out.
-
-        Lower case, since Trino knows no other; what is neither a letter, a digit nor ``_`` becomes ``_``.
-        """
-        schema, name = table.split(".")
-        return re.sub(r"[^a-z0-9_]", "_", (name if schema == "public" else f"{schema}_{name}").lower())
+        """Name of the mirror of ``schema.table`` in :attr:`namespace`."""
+        return lake_name(table)
 
     def iceberg_table(self, table: str) -> str:
         return f"{self.namespace}.{self.iceberg_name(table)}"
@@ -119,60 +154,177 @@ class Pipeline(BaseModel):
         return f"cdc.{self.source}.{self.changelog_name(table)}"
 
 
+def lake_name(table: str) -> str:
+    """Name of ``schema.table`` in the lake; ``public.`` is left out.
+
+    Lower case, since Trino knows no other; what is neither a letter, a digit nor ``_`` becomes ``_``.
+    """
+    schema, name = table.split(".")
+    return re.sub(r"[^a-z0-9_]", "_", (name if schema == "public" else f"{schema}_{name}").lower())
+
+
 def load(path: Path) -> Pipeline:
     """Read one pipeline file. Raises :class:`PipelineError` with all of its problems."""
     try:
-        text = path.read_text()
-    except OSError as error:
-        raise PipelineError([f"{path}: cannot be read: {error.strerror}"]) from None
+        if path.exists() and not path.is_file():
+            raise PipelineError([f"{path.name}:1: is not a file; a pipeline is one YAML file"])
+        document = read(path.read_bytes())
+    except (OSError, ValueError) as error:
+        if isinstance(error, PipelineError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise PipelineError([f"{path.name}:1: cannot be read: {reason}; see that {path} exists and may be read"]) from None
+    if not isinstance(document.value, dict):
+        if not document.problems:
+            document.problems.append(Problem(1, (), "must be a mapping with the keys source, connection and tables"))
+        raise PipelineError([_text(path, problem) for problem in document.problems])
+    problems = [*document.problems, *_name_problems(document)]
+    pipeline = None
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        raw = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path.name}:{mark.line + 1}" if mark else path.name
-        raise PipelineError([f"{where}: not YAML: {getattr(error, 'problem', error)}"]) from None
-    if not isinstance(raw, dict):
-        raise PipelineError([f"{path.name}:1: must be a mapping with source, connection and tables"])
-    try:
-        return Pipeline.model_validate(raw)
+        pipeline = Pipeline.model_validate(document.value)
     except ValidationError as error:
-        raise PipelineError([_problem(path, node, item) for item in error.errors()]) from None
+        problems += [_problem(document, item) for item in error.errors(include_url=False)]
+    if problems or pipeline is None:
+        raise PipelineError([_text(path, problem) for problem in sorted(problems, key=lambda problem: problem.line)])
+    pipeline._path, pipeline._document = path, document
+    return pipeline
 
 
-def load_all(folder: Path = PIPELINES) -> list[Pipeline]:
-    """Every pipeline file of ``folder``, by name. Raises :class:`PipelineError`, also when two claim one source."""
-    paths = sorted(folder.glob("*.yml"))
-    pipelines = [load(path) for path in paths]
-    owners: dict[str, Path] = {}
-    for path, pipeline in zip(paths, pipelines, strict=True):
-        if pipeline.source in owners:
-            raise PipelineError(
-                [f"{path.name}: source {pipeline.source} is already claimed by {owners[pipeline.source].name}; rename one"]
-            )
-        owners[pipeline.source] = path
-    return pipelines
+def files(folder: Path | None = None) -> list[Path]:
+    """The pipeline files of ``folder``, by name; none when there is no such folder."""
+    folder = folder or settings.pipelines
+    return sorted(path for pattern in ("*.yml", "*.yaml") for path in folder.glob(pattern))
+
+
+def read_all(paths: Iterable[Path]) -> tuple[list[Pipeline], list[str]]:
+    """The pipelines that can be used, and everything that is wrong with the others.
+
+    Of files that claim one source none is used: each would undo what the other does.
+    """
+    problems: list[str] = []
+    loaded: list[Pipeline] = []
+    for path in paths:
+        try:
+            loaded.append(load(path))
+        except PipelineError as error:
+            problems += error.problems
+    owners: dict[str, list[Path]] = {}
+    for pipeline in loaded:
+        owners.setdefault(pipeline.source, []).append(pipeline.path or Path())
+    for pipeline in loaded:
+        if others := [path.name for path in owners[pipeline.source] if path != pipeline.path]:
+            text = f"{pipeline.source} is claimed by {', '.join(others)} too; rename one of them"
+            problems.append(f"{pipeline.at('source')}: {text}")
+    return [pipeline for pipeline in loaded if len(owners[pipeline.source]) == 1], problems
+
+
+def load_all(folder: Path | None = None) -> list[Pipeline]:
+    """The pipelines of ``folder`` that can be used; what is wrong with others is for :func:`read_all` to tell."""
+    return read_all(files(folder))[0]
 
 
 def by_source(source: str) -> Pipeline:
     """The pipeline of ``source``. Raises :class:`PipelineError`."""
-    for pipeline in load_all():
+    pipelines, problems = read_all(files())
+    for pipeline in pipelines:
         if pipeline.source == source:
             return pipeline
-    raise PipelineError([f"no file in {PIPELINES.name}/ has source: {source}"])
+    raise PipelineError([f"no file in {settings.pipelines} has source: {source}", *problems])
 
 
-def _problem(path: Path, node: Any, item: Any) -> str:
-    loc = [part for part in item["loc"] if part != "[key]"]
-    line = node.start_mark.line + 1
-    for part in loc:
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []
-        for key, value in pairs:
-            if str(key.value) == str(part):
-                line, node = key.start_mark.line + 1, value
-                break
-    message = {
-        "extra_forbidden": "unknown key; remove it or correct its spelling",
-        "missing": "is missing; add it",
-    }.get(item["type"], item["msg"].removeprefix("Value error, "))
-    return f"{path.name}:{line}: {'.'.join(str(part) for part in loc)}: {message}"
+def close_to(name: str, known: Iterable[str]) -> str:
+    """``did you mean …?`` when a known name is nearly ``name``, else an empty string."""
+    found = get_close_matches(name, list(known), n=1, cutoff=0.7)
+    return f"did you mean {found[0]}?" if found else ""
+
+
+def _name_problems(document: Document) -> list[Problem]:
+    """Tables whose names become the same in the lake, and the one that is ShuDL's own."""
+    tables = document.value.get("tables")
+    problems: list[Problem] = []
+    owners: dict[str, str] = {}
+    for table, given in tables.items() if isinstance(tables, dict) else ():
+        if table.count(".") != 1:
+            continue
+        keys = ("tables", table)
+        if table == HEARTBEAT_TABLE:
+            problems.append(Problem(document.line(keys), keys, "is ShuDL's own table; remove it"))
+        mode = given.get("mode") if isinstance(given, Mapping) else None
+        suffixes = {"changelog": ("_changelog",), "both": ("", "_changelog")}.get(mode if isinstance(mode, str) else "", ("",))
+        for name in (lake_name(table) + suffix for suffix in suffixes):
+            if name in owners:
+                text = f"becomes {name} in the lake, and so does {owners[name]}; keep them in pipelines of their own"
+                problems.append(Problem(document.line(keys), keys, text))
+            owners.setdefault(name, table)
+    return problems
+
+
+def _problem(document: Document, item: Any) -> Problem:
+    """What pydantic found, in words for the one who wrote the file."""
+    keys = tuple(str(part) for part in item["loc"] if part != "[key]")
+    given, context = item["input"], item.get("ctx", {})
+    model = Table if len(keys) > 2 else Pipeline
+    match item["type"]:
+        case "extra_forbidden":
+            known = list(model.model_fields)
+            text = f"unknown key; {close_to(keys[-1], known) or 'remove it; the keys here are ' + ', '.join(known)}"
+        case "missing":
+            text = "is missing; add it"
+        case "string_type":
+            text = f"must be a text, not {_shown(given)}{'; write it in quotes' if isinstance(given, Other | bool) else ''}"
+        case "bool_type":
+            text = f"must be true or false, not {_shown(given)}"
+        case "literal_error":
+            text = f"must be {context['expected']}, not {_shown(given)}"
+        case "tuple_type":
+            text = f"must be a list of columns, for example [id, name], not {_shown(given)}"
+        case "dict_type":
+            text = f"must be a mapping, for example {{public.orders: {{mode: mirror}}}}, not {_shown(given)}"
+        case "model_type":
+            text = f"must be a mapping, for example {{mode: mirror}}, not {_shown(given)}"
+        case "too_short":
+            text = "names no table; add one, for example public.orders: {mode: mirror}"
+        case "string_pattern_mismatch" if keys[0] == "tables":
+            text = f"write tables as schema.table, for example public.{given.strip('.').rpartition('.')[2] or 'orders'}"
+        case "string_pattern_mismatch" if keys[0] == "source":
+            text = f"{_shown(given)} must begin with a small letter and go on with small letters, digits and _, 40 at most"
+        case "string_pattern_mismatch":
+            text = f"{_shown(given)} is no id of an Airflow connection; take letters, digits and _, for example shop_db"
+        case _:
+            text = f"{item['msg']}; given is {_shown(given)}"
+    return Problem(document.line(keys), keys, text)
+
+
+def _shown(given: Any) -> str:
+    """A wrong value, short, and named by its kind where that is what is wrong."""
+    match given:
+        case None:
+            return "nothing"
+        case bool():
+            return f"{str(given).lower()} (a boolean)"
+        case Other(text, kind):
+            return f"{_cut(text)} ({kind})"
+        case str():
+            return f"'{_cut(given)}'"
+    return "a mapping" if isinstance(given, Mapping) else "a list"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+
+
+def _text(path: Path, problem: Problem) -> str:
+    """One printable line: ``shop.yml:12: tables.public.orders: …``."""
+    where = ".".join(_cut(key) for key in problem.keys)
+    text = f"{path.name}:{problem.line}: {f'{where}: ' if where else ''}{problem.text}"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a pipeline file, for editors."""
+    made = Pipeline.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "ShuDL pipeline"}
+
+
+if __name__ == "__main__":
+    print(json.dumps(schema(), indent=2))

@@ -7,28 +7,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import psycopg
-
-from include.cdc import connector, topics
+from include.cdc import check, connector, topics
 from include.cdc import tables as lake_tables
 from include.cdc.jobs import TableJob, reconcile_job, retire_jobs
 from include.cdc.pipelines import Pipeline
-from include.cdc.source import SourceTable, check_slot, describe, reconcile_source
+from include.cdc.source import SourceTable, describe, reconcile_source
 from include.lake.catalog import Lake
 from include.platform.endpoints import Endpoints
 
 
 def _described(pipeline: Pipeline, endpoints: Endpoints) -> list[SourceTable]:
-    with psycopg.connect(endpoints[pipeline.connection].conninfo, autocommit=True) as connection:
+    with check.connect(pipeline, endpoints) as connection:
         return describe(connection, pipeline)
 
 
 def reconcile_database(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
-    """Check tables, selection and slot, then make heartbeat, replica identities and publication."""
-    connector.require_same_selection(pipeline, endpoints)
-    with psycopg.connect(endpoints[pipeline.connection].conninfo, autocommit=True) as connection:
-        tables = describe(connection, pipeline)
-        check_slot(connection, pipeline, connector.has_captured(pipeline, endpoints))
+    """Heartbeat, replica identities and publication. Before anything changes, all that is wrong is refused."""
+    tables = check.check(pipeline, endpoints)
+    with check.connect(pipeline, endpoints) as connection:
         return reconcile_source(connection, pipeline, tables)
 
 

@@ -60,7 +60,7 @@ def problems(
     types = dict(columns)
     found: list[str] = []
     if not key and kept.mirrored:
-        found.append(f"has no primary key, which mode {kept.mode} needs; use mode: changelog, or add a primary key")
+        found.append(f"has no primary key, which mode {kept.mode} needs; use mode: changelog, or add a key")
     if kept.serve and not kept.mirrored:
         found.append("serve copies the mirror, which mode changelog does not make; use mode: both, or remove serve")
     if kept.columns and kept.exclude:
@@ -92,7 +92,7 @@ def problems(
             )
     if kept.where:
         found += _condition_problems(connection, name, kept.where)
-    return [f"table {name}: {problem}" for problem in found]
+    return found
 
 
 def _lengths(connection: psycopg.Connection, name: str) -> dict[str, int | None]:

@@ -8,7 +8,7 @@ import psycopg
 from psycopg import sql
 
 from include.cdc import selection
-from include.cdc.pipelines import HEARTBEAT_TABLE, Pipeline, PipelineError
+from include.cdc.pipelines import HEARTBEAT_TABLE, Pipeline, PipelineError, close_to
 from include.cdc.types import Carried, UnsupportedType, carried
 
 
@@ -61,20 +61,15 @@ def describe(connection: psycopg.Connection, pipeline: Pipeline) -> list[SourceT
     """
     problems: list[str] = []
     tables: list[SourceTable] = []
-    level, replication = connection.execute(
-        "SELECT current_setting('wal_level'), (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user)"
-    ).fetchone()
-    if level != "logical":
-        problems.append(f"source {pipeline.source}: wal_level is {level}; set wal_level = logical and restart PostgreSQL")
-    if not replication:
-        problems.append(f"source {pipeline.source}: the connection's role may not replicate; ALTER ROLE … REPLICATION")
+    refused = _refused(connection, pipeline)
     for name, kept in pipeline.tables.items():
-        rows = connection.execute(_COLUMNS, (quoted(name),)).fetchall()
-        if not rows:
-            problems.append(f"table {name}: does not exist in {pipeline.connection}, or the role may not see it")
+        if name in refused:
+            problems.append(f"{pipeline.at('tables', name)}: {refused[name]}")
             continue
+        rows = connection.execute(_COLUMNS, (quoted(name),)).fetchall()
         key = tuple(row[0] for row in connection.execute(_KEY, (quoted(name),)))
-        problems += selection.problems(connection, name, kept, [(row[0], row[1]) for row in rows], key)
+        found = selection.problems(connection, name, kept, [(row[0], row[1]) for row in rows], key)
+        problems += [f"{pipeline.at('tables', name)}: {problem}" for problem in found]
         columns: list[Column] = []
         for column, type_name, nullable, precision, scale in rows:
             if not selection.captured(kept, column):
@@ -84,11 +79,40 @@ def describe(connection: psycopg.Connection, pipeline: Pipeline) -> list[SourceT
                 travels = selection.masked(travels) if column in kept.mask else travels
                 columns.append(Column(column, type_name, nullable, travels))
             except UnsupportedType as error:
-                problems.append(f"table {name}, column {column}: {error}")
+                problems.append(f"{pipeline.at('tables', name)}: column {column}: {error}")
         tables.append(SourceTable(name, tuple(columns), key))
     if problems:
         raise PipelineError(problems)
     return tables
+
+
+_RELATIONS = """
+SELECT n.nspname || '.' || c.relname, c.relkind::text, c.relpersistence::text, has_schema_privilege(n.oid, 'USAGE')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname <> 'information_schema' AND n.nspname !~ '^pg_'
+"""
+_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table"}
+
+
+def _refused(connection: psycopg.Connection, pipeline: Pipeline) -> dict[str, str]:
+    """The pipeline's tables that cannot be captured whatever their columns are, and why."""
+    known = {name: row for name, *row in connection.execute(_RELATIONS)}
+    refused = {}
+    for name in pipeline.tables:
+        if name not in known:
+            tables = [other for other, (kind, _, _) in known.items() if kind in "rp"]
+            hint = close_to(name, tables) or "correct the name, or remove it"
+            refused[name] = f"there is no such table in database {connection.info.dbname}; {hint}"
+            continue
+        kind, persistence, enters = known[name]
+        if kind in _KINDS:
+            refused[name] = f"is {_KINDS[kind]}, which has no changes of its own; name the tables below it"
+        elif persistence != "p":
+            refused[name] = f"is unlogged, so that its changes are not in the WAL; ALTER TABLE {quoted(name)} SET LOGGED"
+        elif not enters:
+            schema = name.partition(".")[0]
+            refused[name] = f"role {connection.info.user} may not enter its schema; GRANT USAGE ON SCHEMA {schema}"
+    return refused
 
 
 def reconcile_source(connection: psycopg.Connection, pipeline: Pipeline, tables: list[SourceTable]) -> list[str]:
@@ -139,41 +163,3 @@ def _reconcile_publication(connection: psycopg.Connection, pipeline: Pipeline) -
         sql.SQL("CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = true)").format(name, members)
     )
     return [f"made publication {pipeline.publication}"]
-
-
-def check_slot(connection: psycopg.Connection, pipeline: Pipeline, captured: bool) -> None:
-    """Raises :class:`PipelineError` when the slot cannot be used, or is gone although changes were ``captured`` from it.
-
-    Debezium makes the slot and reads the tables in the snapshot that comes with it: one begins where the other ends.
-    """
-    row = connection.execute(
-        "SELECT plugin, database, failover, wal_status, invalidation_reason FROM pg_replication_slots WHERE slot_name = %s",
-        (pipeline.slot,),
-    ).fetchone()
-    if row is None:
-        if captured:
-            raise PipelineError(
-                [
-                    f"slot {pipeline.slot} is gone, and with it the changes since connector {pipeline.connector} read from it; "
-                    "give the pipeline another source name, so that the source is captured anew"
-                ]
-            )
-        return
-    plugin, database, failover, wal_status, reason = row
-    here = connection.info.dbname
-    if plugin != "pgoutput" or database != here:
-        raise PipelineError(
-            [
-                f"slot {pipeline.slot} belongs to plugin {plugin} in database {database}; "
-                f"drop it or rename source {pipeline.source}"
-            ]
-        )
-    if wal_status == "lost":
-        raise PipelineError(
-            [
-                f"slot {pipeline.slot} lost its WAL ({reason}), and with it changes; drop it and give the pipeline another "
-                "source name, so that the source is captured anew"
-            ]
-        )
-    if not failover:
-        raise PipelineError([f"slot {pipeline.slot} does not survive a failover; drop it while the connector is stopped"])

@@ -89,24 +89,19 @@ def doctor(as_json: Json = False) -> None:
 
     Changes nothing. Exit code 1 when something fails; warnings do not count.
     """
-    from dataclasses import asdict
+    from rich.markup import escape
 
     from include.platform.doctor import examine
+    from include.platform.machine import Check, show
 
-    checks = examine()
-    if as_json:
-        import json
+    style = {"ok": "green", "warn": "yellow", "fail": "red"}
 
-        print(json.dumps({"ok": not any(c.status == "fail" for c in checks), "checks": [asdict(c) for c in checks]}, indent=2))
-    else:
-        style = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "fail": "[red]FAIL[/]"}
-        from rich.markup import escape
+    def line(status: str, check: Check) -> None:
+        say(f"[{style[check.status]}]{status}[/]  {check.name:<19} {escape(check.found)}")
+        if check.advice:
+            say(f"{'':<25} → {escape(check.advice)}")
 
-        for check in checks:
-            say(f"{style[check.status]}  {check.name:<19} {escape(check.found)}")
-            if check.advice:
-                say(f"{'':<25} → {escape(check.advice)}")
-    if any(check.status == "fail" for check in checks):
+    if not show(examine(), as_json, line):
         raise typer.Exit(FAILED)
 
 
@@ -115,10 +110,11 @@ def status(as_json: Json = False) -> None:
     """Show every service, the pipelines, and what takes space.
 
     A service is [bold]stopped[/], [bold]starting[/] (not ready yet), [bold]healthy[/], [bold]unhealthy[/] (runs, but
-    does not answer as it should), [bold]restarting[/] (crashed), [bold]stopping[/] or [bold]failed[/] (the supervisor gave up).
+    does not answer as it should), [bold]restarting[/] (crashed), [bold]stopping[/], [bold]failed[/] (the supervisor gave up)
+    or [bold]left out[/] (this machine cannot run it; all else works without).
 
     JSON: {healthy, services: \\[{name, title, layer, state, healthy, reason, url, pid, uptime_s, rss_mb}],
-    pipelines: \\[…], disk: {free_mb, data_mb, logs_mb}}. Exit code 0 when all is healthy, else 3.
+    pipelines: \\[…], disk: {free_mb, data_mb, logs_mb}}. Exit code 0 when all is healthy or left out, else 3.
     """
     from include.cli.status import show
     from include.cli.status import status as look
@@ -200,29 +196,73 @@ def password(
 
 @app.command(rich_help_panel=PIPELINES, epilog=EXIT_CODES)
 def check(
-    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="Default: every file in include/pipelines/.")] = None,
+    files: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="Default: every pipeline file.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Check the files only, not their databases.")] = False,
 ) -> None:
-    """Check pipeline files: every problem at once, with its line and the way out."""
-    from include.cdc.pipelines import PIPELINES, PipelineError, load, load_all
+    """Check pipeline files and their databases: every problem at once, with its line and the way out.
 
-    problems = 0
-    paths = files or sorted(PIPELINES.glob("*.yml"))
-    for path in paths:
-        try:
-            pipeline = load(path)
-        except PipelineError as error:
-            problems += len(error.problems)
-            complain("\n".join(error.problems))
-        else:
-            tables = len(pipeline.tables)
-            what = f"{tables} table{'s' * (tables != 1)} through connection {pipeline.connection}"
-            say(f"[green]ok[/]  {path.name}: source {pipeline.source}, {what}")
-    if not problems and not files:
-        load_all()
-    if not paths:
-        say(f"There is no pipeline file in {PIPELINES}.")
-    if problems:
-        raise CliError(f"{problems} problem{'s' * (problems != 1)}")
+    Changes nothing. A database that cannot be reached is a problem, too; [bold]--offline[/] leaves databases out.
+    """
+    from include.cli.check import check as run
+
+    run(files or [], offline)
+
+
+@app.command(rich_help_panel=PIPELINES, epilog=EXIT_CODES)
+def run(
+    dag_id: Annotated[str, typer.Argument(metavar="DAG", help="For example cdc_flights, or prove_flights.")],
+    timeout: Annotated[float, typer.Option(min=1, metavar="S", help="Give up following after so many seconds.")] = 3600,
+) -> None:
+    """Run a DAG in Airflow and follow it to its end.
+
+    A paused DAG is unpaused: one with a schedule goes on by itself. A run that is under way is followed.
+    """
+    import time
+
+    from include.cli.dags import RunBoard, follow
+    from include.platform.airflow import AirflowClient
+
+    with interruptible("The run goes on in Airflow."), AirflowClient() as airflow, RunBoard(dag_id) as board:
+        airflow.wait_for_dags({dag_id})
+        follow(airflow, dag_id, time.monotonic() + timeout, board.show)
+
+
+source = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+app.add_typer(source, name="source", rich_help_panel=PIPELINES, epilog=EXIT_CODES)
+
+
+@source.callback()
+def _source() -> None:
+    """Add a database of your own, or remove it."""
+
+
+@source.command("add", epilog=EXIT_CODES)
+def source_add(
+    url: Annotated[str, typer.Argument(help="postgresql://user@host:port/database, without a password.")],
+    name: Annotated[str | None, typer.Option(help="Name of the source; by default the database's.")] = None,
+    schema: Annotated[list[str] | None, typer.Option(help="Only this schema; may be repeated. Default: all.")] = None,
+) -> None:
+    """Write a first pipeline file for a database, and say what must change in PostgreSQL.
+
+    Looks at tables, keys and sizes; changes nothing in the database. The password comes from PGPASSWORD or ~/.pgpass, or is
+    asked for; it is kept in a file that only you can read, and in Airflow's connection [bold]<name>_db[/].
+    """
+    from include.cli.source import add
+
+    with interruptible("The pipeline file is either complete or not there."):
+        add(url, name, schema or [])
+
+
+@source.command("remove", epilog=EXIT_CODES)
+def source_remove(name: Annotated[str, typer.Argument(help="Name of the source, as in its pipeline file.")]) -> None:
+    """End a pipeline: its jobs, connector, topics, slot and publication go; tables stay, here and in the lake.
+
+    The pipeline file is put aside. Deleting that file by hand would leave the slot, for which PostgreSQL keeps its WAL.
+    """
+    from include.cli.source import remove
+
+    with interruptible("Run the same command again: it goes on."):
+        remove(name)
 
 
 def main() -> None:

@@ -14,10 +14,12 @@ from rich.text import Text
 
 from include.cli.console import Board, is_live, seconds
 from include.platform.catalog import BY_NAME
+from include.platform.jre import LEFT_OUT
 
 WAITING = "waiting"
 DONE = ("healthy", "works", "stopped")
 BAD = ("failed", "skipped", "unhealthy")
+NEUTRAL = (WAITING, LEFT_OUT)
 
 
 @dataclass
@@ -32,7 +34,7 @@ class ServiceBoard:
     """What each service is doing; a context manager around the work.
 
     :meth:`set` may be called as often as one likes: only changes are shown. Seconds count from a
-    service's first change until it ends in a state of :data:`DONE` or :data:`BAD`.
+    service's first change until it ends in a state of :data:`DONE` or :data:`BAD`, or is left out.
     """
 
     def __init__(self, title: str, names: Iterable[str]) -> None:
@@ -64,7 +66,7 @@ class ServiceBoard:
         if row.state == WAITING:
             row.since = now
         row.state, row.note = state, note
-        row.took = (now - row.since if took is None else took) if state in (*DONE, *BAD) else None
+        row.took = (now - row.since if took is None else took) if state in (*DONE, *BAD, LEFT_OUT) else None
         after = f" after {seconds(row.took)}" if row.took else ""
         self._board.changed(f"{BY_NAME[name].layer:<12}{name:<23}{state}{after}{f'  {note}' if note else ''}")
 
@@ -99,7 +101,7 @@ class ServiceBoard:
         return table
 
     def _mark(self, state: str) -> tuple[Text | Spinner, str]:
-        if state == WAITING:
+        if state in NEUTRAL:
             return Text("·", style="dim"), "dim"
         if state in DONE:
             return Text("✓", style="green"), "green"

@@ -26,7 +26,7 @@ class RunFailed(CliError):
     """A run ended badly. ``problems``: the last line of the log of each task that failed, by task id."""
 
     def __init__(self, dag_id: str, problems: dict[str, str], url: str) -> None:
-        lines = [f"  {task_id}: {reason}" for task_id, reason in problems.items()]
+        lines = [f"  {task_id}: {reason}".replace("\n", "\n    ") for task_id, reason in problems.items()]
         super().__init__("\n".join([f"{dag_id} failed:", *lines, f"All logs: {url}"]))
         self.problems, self.url = problems, url
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 from rich.table import Table
@@ -19,7 +19,7 @@ from include.cli.processes import MemoryPeak
 from include.cli.up import up
 from include.platform.airflow import AirflowClient
 from include.platform.endpoints import Endpoints, local_endpoints
-from include.platform.evidence import latest_evidence
+from include.platform.evidence import latest_evidence, write_evidence
 from include.platform.settings import Settings, settings
 
 TABLE = "public.flights"
@@ -58,6 +58,8 @@ def demo(from_day: date, rate: float, until: date | None, s: Settings = settings
     out.print(phases.table())
     services = ", ".join(f"{name} {size(held)}" for name, held in list(memory.by_service.items())[:4])
     say(f"\nPeak memory, Airflow included: [bold]{size(memory.peak)}[/] [dim]({services}, …)[/]")
+    kept = {"phases_s": phases.took, "total_s": phases.total, "peak_bytes": memory.peak, "highest_bytes": memory.highest}
+    write_evidence("demo", datetime.now(UTC).strftime("%Y%m%dT%H%M%S"), kept, s)
     say(f"Proof: [bold green]{proof.get('unresolved')} rows unresolved[/]; evidence in {s.evidence / 'prove_flights'}")
     say(f"\n  [bold]Airflow[/]  {s.url('airflow')}   user admin, password: ./shudl password airflow")
     for dag, url in urls.items():

@@ -58,13 +58,14 @@ def pss(pids: list[int]) -> int:
 class MemoryPeak:
     """Samples the memory of supervisord and everything below it while the block runs.
 
-    ``peak`` is in bytes; ``by_service`` is what each service held at that moment.
+    ``peak`` is in bytes; ``by_service`` is what each service held at that moment, ``highest`` the most that each held.
     """
 
     settings: Settings = settings
     every_s: float = 2.0
     peak: int = 0
     by_service: dict[str, int] = field(default_factory=dict)
+    highest: dict[str, int] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
         self._ended = threading.Event()
@@ -90,6 +91,8 @@ class MemoryPeak:
         by_parent = children()
         held = {self._name(pid): pss(tree(pid, by_parent)) for pid in by_parent.get(root, ())}
         total = pss([root]) + sum(held.values())
+        for name, size in held.items():
+            self.highest[name] = max(size, self.highest.get(name, 0))
         if total > self.peak:
             self.peak, self.by_service = total, dict(sorted(held.items(), key=lambda item: -item[1]))
         return total

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from include.platform.catalog import BY_NAME, CONTROL_PLANE, Service
+from include.platform.jre import LEFT_OUT, left_out
 from include.platform.settings import Settings, settings
 from include.platform.supervisor import Supervisor, SupervisorError
 
@@ -34,6 +35,7 @@ STATES = {
     "restarting": "ended by itself; is being started again",
     "stopping": "was told to stop",
     "failed": "ended so often that the supervisor gave up",
+    LEFT_OUT: "this machine cannot run it, and all else works without; reason says why",
 }
 """Every value of ``state``, and what it means."""
 
@@ -54,6 +56,10 @@ class ServiceState:
     @property
     def healthy(self) -> bool:
         return self.state == "healthy"
+
+    @property
+    def left_out(self) -> bool:
+        return self.state == LEFT_OUT
 
 
 class Parallel:
@@ -86,11 +92,13 @@ def service_url(svc: Service, endpoints: Endpoints, s: Settings = settings) -> s
 
     if svc.name == "airflow-db":
         return f"postgresql://airflow@{s.host}:{s.port(svc.port)}/airflow"
-    if svc.name == "flink-taskmanager" or not svc.port:
+    if svc.name in ("flink-taskmanager", "spark-worker") or not svc.port:
         return ""
     if svc in CONTROL_PLANE:
         return s.url(svc.port)
     endpoint = endpoints[CONN_IDS[svc.name]]
+    if endpoint.conn_type == "spark":
+        return s.url("spark_ui")
     if endpoint.conn_type == "postgres":
         return f"postgresql://{endpoint.login}@{endpoint.address}/{endpoint.schema}"
     return endpoint.address if endpoint.conn_type == "kafka" else endpoint.url
@@ -198,6 +206,8 @@ def survey(
             state = "healthy" if not reason else "starting" if info["uptime_s"] < svc.start_timeout_s else "unhealthy"
         elif state in ("failed", "restarting"):
             reason = last_words(name, s) or info["detail"]
+        elif state == "stopped" and (reason := left_out(name, s)):
+            state = LEFT_OUT
         found.append(
             ServiceState(
                 name, svc.title, svc.layer, state, reason, service_url(svc, endpoints, s), info["pid"], int(info["uptime_s"])

@@ -18,6 +18,7 @@ from include.cli.console import out, say, seconds, size
 from include.cli.processes import children, rss, tree
 from include.cli.state import Parallel, ServiceState, survey
 from include.platform.catalog import BY_NAME
+from include.platform.jre import LEFT_OUT
 from include.platform.settings import Settings, settings
 
 LATE_S = 4.0
@@ -33,7 +34,7 @@ def status(s: Settings = settings) -> dict[str, Any]:
     by_parent = children()
     services = [{**asdict(state), "healthy": state.healthy, "rss_mb": _rss_mb(state, by_parent)} for state in states]
     return {
-        "healthy": all(service["healthy"] for service in services),
+        "healthy": all(state.healthy or state.left_out for state in states),
         "services": services,
         "pipelines": answers["pipelines"] or [],
         "disk": answers["disk"] or {},
@@ -120,7 +121,9 @@ def show(found: dict[str, Any], as_json: bool) -> None:
         layer = service["layer"]
     out.print(table)
     for service in services:
-        if service["reason"] and service["state"] != "starting":
+        if service["state"] == LEFT_OUT:
+            out.print(Text(f"  {service['name']} is left out: {service['reason']}", style="yellow"), soft_wrap=True)
+        elif service["reason"] and service["state"] != "starting":
             out.print(
                 Text(f"  {service['name']}: {service['reason']} → ./shudl logs {service['name']}", style="red"), soft_wrap=True
             )
@@ -128,7 +131,9 @@ def show(found: dict[str, Any], as_json: bool) -> None:
     _show_disk(found["disk"])
     total = sum(service["rss_mb"] for service in services)
     well = sum(service["healthy"] for service in services)
-    line = f"{well} of {len(BY_NAME)} services healthy" + (f", {total / 1000:.1f} GB of memory" if total else "")
+    out_of_it = sum(service["state"] == LEFT_OUT for service in services)
+    line = f"{well} of {len(BY_NAME)} services healthy" + (f", {out_of_it} left out" if out_of_it else "")
+    line += f", {total / 1000:.1f} GB of memory" if total else ""
     out.print()
     if found["healthy"]:
         say(f"[green]{line}[/]")

@@ -18,6 +18,7 @@ from include.platform.airflow import ADMIN, AirflowClient
 from include.platform.catalog import BY_NAME, CONTROL_PLANE, SERVICES, Service
 from include.platform.doctor import before_start, leftovers
 from include.platform.endpoints import local_endpoints
+from include.platform.jre import LEFT_OUT, left_out
 from include.platform.settings import ROOT, Settings, settings
 from include.platform.supervisor import Supervisor
 from include.serving.manifest import make_manifests
@@ -49,7 +50,10 @@ def up(s: Settings = settings, bootstrap: bool = True, timeout_s: float = 600, q
     if bootstrap:
         if not validated(s):
             follow_bootstrap(s, started + timeout_s)
-        say(f"[green]All {len(PLATFORM)} services work[/] after {seconds(time.monotonic() - started)}.")
+        out_of_it = {name: reason for name in PLATFORM if (reason := left_out(name, s))}
+        say(f"[green]All {len(PLATFORM) - len(out_of_it)} services work[/] after {seconds(time.monotonic() - started)}.")
+        if out_of_it:
+            say(f"[yellow]Left out: {', '.join(out_of_it)}[/]. {'; '.join(dict.fromkeys(out_of_it.values()))}.")
     if not quiet:
         summary(s)
         say("\nNext: [bold]./shudl demo[/] · [bold]./shudl status[/] · [bold]./shudl sql trino 'SHOW SCHEMAS'[/]")
@@ -102,20 +106,22 @@ def start_control_plane(s: Settings, board: ServiceBoard, deadline: float) -> No
 
 def validated(s: Settings) -> bool:
     """Whether every service is healthy already, and works. Takes seconds; starts and repairs nothing."""
-    if not all(state.healthy for state in survey(PLATFORM, s)):
+    states = survey(PLATFORM, s)
+    if not all(state.healthy or state.left_out for state in states):
         return False
+    names = [state.name for state in states if state.healthy]
     from include.platform.checks import works
 
     endpoints = local_endpoints(s)
-    with ServiceBoard("Everything runs already; checking that it works", PLATFORM) as board:
+    with ServiceBoard("Everything runs already; checking that it works", names) as board:
 
         def check(name: str) -> None:
             works(name, endpoints)
             board.set(name, "works")
 
-        for name in PLATFORM:
+        for name in names:
             board.set(name, STEPS["works"])
-        calls: dict[str, Callable[[], Any]] = {name: lambda name=name: check(name) for name in PLATFORM}
+        calls: dict[str, Callable[[], Any]] = {name: lambda name=name: check(name) for name in names}
         results = Parallel(calls).results(VALIDATE_S)
         wrong = {name: error for name, error in results.items() if isinstance(error, Exception)}
         for name, error in wrong.items():
@@ -146,6 +152,8 @@ def show_tasks(board: ServiceBoard, tasks: list[dict[str, Any]]) -> None:
                 board.set(name, STEPS["healthy"] if step == "start" else step, took=took)
             elif state == "failed":
                 board.set(name, "failed", f"at {step}", took=took)
+            elif state == "skipped":
+                board.set(name, LEFT_OUT, left_out(name), took=took)
             elif state == "upstream_failed":
                 if any(other.get("state") == "failed" for other in steps.values()):
                     continue
@@ -190,12 +198,14 @@ def summary(s: Settings) -> None:
     say(f"  [bold]Airflow[/]          {s.url('airflow')}   user [bold]{ADMIN}[/], password in {shown} (./shudl password airflow)")
     for name, title in (
         ("flink-jobmanager", "Flink"),
+        ("spark-master", "Spark"),
         ("trino", "Trino"),
         ("nessie", "Nessie"),
         ("clickhouse", "ClickHouse"),
         ("postgres", "PostgreSQL"),
     ):
-        say(f"  [bold]{title:<16}[/] {service_url(BY_NAME[name], endpoints, s)}")
+        if not left_out(name, s):
+            say(f"  [bold]{title:<16}[/] {service_url(BY_NAME[name], endpoints, s)}")
 
 
 def stop_order(services: list[Service]) -> list[list[str]]:

@@ -56,6 +56,29 @@ class Lake:
         pairs = ", ".join(f"'{key}'='{value}'" for key, value in options.items())
         return f"CREATE CATALOG {name} WITH ({pairs})"
 
+    def spark_conf(self, name: str = "lake") -> dict[str, str]:
+        """Spark's settings for the catalogue, its default one. They hold the S3 keys: for a private file, no command line."""
+        options = {
+            "type": "rest",
+            "uri": f"{self.catalog_uri}/{BRANCH}",
+            "warehouse": WAREHOUSE,
+            "io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
+            "s3.endpoint": self.s3_endpoint,
+            "s3.access-key-id": self.s3_access_key,
+            "s3.secret-access-key": self.s3_secret_key,
+            "s3.path-style-access": "true",
+            "client.region": REGION,
+            "cache-enabled": "false",
+        }
+        catalog = f"spark.sql.catalog.{name}"
+        return {
+            "spark.sql.extensions": "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions",
+            "spark.sql.iceberg.compression-codec": "zstd",
+            "spark.sql.defaultCatalog": name,
+            catalog: "org.apache.iceberg.spark.SparkCatalog",
+            **{f"{catalog}.{key}": value for key, value in options.items()},
+        }
+
     def pyiceberg(self, ref: str = BRANCH) -> RestCatalog:
         """PyIceberg's catalogue at ``ref``: a branch, a tag, or ``branch@hash``."""
         from pyiceberg.catalog.rest import RestCatalog

@@ -79,6 +79,16 @@ SERVICES: tuple[Service, ...] = (
         ("flink_gateway",),
         check_needs=("flink-jobmanager", "flink-taskmanager"),
     ),
+    Service("spark-master", "Spark master", "compute", "spark", "spark", ("spark", "spark_ui")),
+    Service(
+        "spark-worker",
+        "Spark worker",
+        "compute",
+        "spark",
+        "spark_worker",
+        ("spark_worker", "spark_worker_ui"),
+        check_needs=("spark-master", "nessie", "trino", "clickhouse"),
+    ),
     Service("trino", "Trino", "compute", "trino", "trino", ("trino",), check_needs=("nessie",), stop_timeout_s=15),
     Service("clickhouse", "ClickHouse", "serving", "clickhouse", "clickhouse", ("clickhouse",), check_needs=("nessie",)),
 )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,8 +19,16 @@ from include.lake.catalog import BRANCH, BUCKET, PUBLISHED, REGION, WAREHOUSE, L
 from include.platform.catalog import service
 from include.platform.endpoints import CONN_IDS, Endpoint, Endpoints
 from include.platform.flink import JobManager, SqlGateway
+from include.platform.spark import Master, submit, web_ui
 
 HEALTH_TIMEOUT_S = 4.0
+SPARK_CHECK = Path(__file__).with_name("spark_check.py")
+SPARK_CHECK_S = 180
+SPARK_CHECK_CONF = {
+    "spark.cores.max": "1",
+    **{f"spark.{process}.extraJavaOptions": "-XX:TieredStopAtLevel=1" for process in ("driver", "executor")},
+}
+"""One core; code that runs once is not worth optimizing."""
 
 
 class NotHealthy(RuntimeError):
@@ -94,6 +103,15 @@ def _taskmanager_healthy(endpoint: Endpoint) -> None:
         raise NotHealthy("no task manager is registered at the job manager")
 
 
+def _spark_master(endpoint: Endpoint) -> Master:
+    return Master(web_ui(endpoint), HEALTH_TIMEOUT_S)
+
+
+def _spark_worker_healthy(endpoint: Endpoint) -> None:
+    if not _spark_master(endpoint).workers():
+        raise NotHealthy("no worker is registered at the master")
+
+
 def _trino_healthy(endpoint: Endpoint) -> None:
     if _get(f"{endpoint.url}/v1/info").json()["starting"]:
         raise NotHealthy("still starting")
@@ -109,6 +127,8 @@ _HEALTHY: dict[str, Callable[[Endpoint], object]] = {
     "flink-jobmanager": lambda e: JobManager(e.url, HEALTH_TIMEOUT_S).overview(),
     "flink-taskmanager": _taskmanager_healthy,
     "flink-sql-gateway": lambda e: _get(f"{e.url}/v3/info"),
+    "spark-master": lambda e: _spark_master(e).state(),
+    "spark-worker": _spark_worker_healthy,
     "trino": _trino_healthy,
     "clickhouse": lambda e: _get(f"{e.url}/ping"),
 }
@@ -262,6 +282,57 @@ def _taskmanager_works(endpoints: Endpoints) -> dict[str, Any]:
     return figures
 
 
+def _spark_master_works(endpoints: Endpoints) -> dict[str, Any]:
+    state = _spark_master(endpoints["shudl_spark"]).state()
+    _expect(state["status"] == "ALIVE", f"the master at {state['url']} is {state['status']}")
+    return {"url": state["url"], "applications": len(state["activeapps"])}
+
+
+def _spark_worker_works(endpoints: Endpoints) -> dict[str, Any]:
+    """An application writes an Iceberg table that Trino and ClickHouse read."""
+    from include.platform.trino import connect as trino
+    from include.serving.clickhouse import connect as clickhouse
+    from include.serving.clickhouse import ensure_lake
+
+    lake = Lake.from_endpoints(endpoints)
+    namespace, table, rows = "audit", f"check_{uuid.uuid4().hex[:12]}", 100
+    query = "SELECT count(*), count(DISTINCT text), sum(n), min(text), max(text) FROM"
+    expected = (rows, rows, rows * (rows + 1) // 2, "n1", "n99")
+    try:
+        version = submit(
+            f"shudl.{table}", SPARK_CHECK, [namespace, table, str(rows)], endpoints, SPARK_CHECK_CONF, SPARK_CHECK_S
+        ).strip()
+        with trino(endpoints, "lake") as connection:
+            cursor = connection.cursor()
+            cursor.execute(f"{query} {namespace}.{table}")
+            seen = {"Trino": tuple(cursor.fetchone())}
+        with clickhouse(endpoints) as client:
+            ensure_lake(client, lake)
+            seen["ClickHouse"] = tuple(client.query(f"{query} lake.`{namespace}.{table}`").result_rows[0])
+        for engine, found in seen.items():
+            _expect(found == expected, f"Spark wrote {expected} to {namespace}.{table}, and {engine} reads {found}")
+    finally:
+        _drop_table(lake, endpoints, namespace, table)
+    cores = sum(worker["cores"] for worker in _spark_master(endpoints["shudl_spark"]).workers())
+    return {"version": version, "cores": cores, "rows": rows}
+
+
+def _drop_table(lake: Lake, endpoints: Endpoints, namespace: str, table: str) -> None:
+    """Drop an Iceberg table, if there, with all its files."""
+    from pyiceberg.exceptions import NoSuchTableError
+
+    catalog = lake.pyiceberg()
+    try:
+        location = catalog.load_table((namespace, table)).location()
+    except NoSuchTableError:
+        return
+    catalog.drop_table((namespace, table))
+    bucket, _, folder = location.removeprefix("s3://").partition("/")
+    s3 = _s3(endpoints["shudl_s3"])
+    for item in s3.list_objects_v2(Bucket=bucket, Prefix=f"{folder}/").get("Contents", []):
+        s3.delete_object(Bucket=bucket, Key=item["Key"])
+
+
 def _trino_works(endpoints: Endpoints) -> dict[str, Any]:
     from include.platform.trino import connect
 
@@ -317,6 +388,8 @@ _WORKS: dict[str, Callable[[Endpoints], dict[str, Any]]] = {
     "flink-jobmanager": _flink_overview,
     "flink-taskmanager": _taskmanager_works,
     "flink-sql-gateway": _flink_job_works,
+    "spark-master": _spark_master_works,
+    "spark-worker": _spark_worker_works,
     "trino": _trino_works,
     "clickhouse": _clickhouse_works,
 }

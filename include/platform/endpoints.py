@@ -7,11 +7,13 @@ there, so that a user who edits a connection points ShuDL at another cluster.
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from include.platform.settings import Settings, settings
+from include.platform.settings import Settings, SettingsError, settings
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ CONN_IDS = {
     "flink-jobmanager": "shudl_flink",
     "flink-taskmanager": "shudl_flink",
     "flink-sql-gateway": "shudl_flink_gateway",
+    "spark-master": "shudl_spark",
+    "spark-worker": "shudl_spark",
     "trino": "shudl_trino",
     "clickhouse": "shudl_clickhouse",
 }
@@ -69,7 +73,7 @@ CONN_IDS = {
 
 
 def local_endpoints(s: Settings = settings) -> dict[str, Endpoint]:
-    """The endpoints of the platform that this checkout runs, by connection id."""
+    """The endpoints of the platform that this checkout runs, and the sources that were added, by connection id."""
 
     def endpoint(conn_id: str, conn_type: str, port: str, **fields: Any) -> Endpoint:
         return Endpoint(conn_id, conn_type, s.host, s.port(port), **fields)
@@ -90,7 +94,28 @@ def local_endpoints(s: Settings = settings) -> dict[str, Endpoint]:
         ),
         endpoint("shudl_flink", "http", "flink", extra={"checkpoint_dir": str(s.data("flink") / "checkpoints")}),
         endpoint("shudl_flink_gateway", "http", "flink_gateway"),
+        endpoint("shudl_spark", "spark", "spark", password=s.secret("spark_auth"), extra={"web_ui": s.url("spark_ui")}),
         endpoint("shudl_trino", "trino", "trino", login="shudl"),
         endpoint("shudl_clickhouse", "generic", "clickhouse", login="shudl", password=s.secret("clickhouse")),
     )
-    return {e.conn_id: e for e in made}
+    return {e.conn_id: e for e in (*made, *_added_sources(s))}
+
+
+def keep(endpoint: Endpoint, s: Settings = settings) -> None:
+    """Write a source's endpoint to a file (mode 0600) from which :func:`local_endpoints` reads it."""
+    path = s.source_secrets / f"{endpoint.conn_id}.json"
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(asdict(endpoint), file, indent=2)
+    fresh.replace(path)
+
+
+def _added_sources(s: Settings) -> list[Endpoint]:
+    """The databases that ``./shudl source add`` was told of. Raises :class:`SettingsError`."""
+    found = []
+    for path in sorted((s.home / "secrets" / "sources").glob("*.json")):
+        try:
+            found.append(Endpoint(**json.loads(path.read_text())))
+        except (OSError, ValueError, TypeError) as error:
+            raise SettingsError(f"{path}: {error}; remove it and its pipeline file, and run ./shudl source add again") from None
+    return found

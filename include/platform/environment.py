@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 
 from include.lake import catalog as lake
-from include.platform.settings import Settings, settings
+from include.platform.jre import spark_jre
+from include.platform.settings import ROOT, Settings, settings
 
 HEAPS = {
     "nessie": "384m",
@@ -19,6 +20,7 @@ HEAPS = {
     "flink_jobmanager": "768m",
     "flink_taskmanager": "1792m",
     "flink_gateway": "384m",
+    "spark_daemon": "128m",
 }
 
 
@@ -69,6 +71,26 @@ def _flink(s: Settings, role: str) -> dict[str, str]:
     }
 
 
+def _spark(s: Settings, role: str) -> dict[str, str]:
+    return {
+        "SPARK_ROLE": role,
+        "JAVA_HOME": str(ROOT / "docker" / "services" / "spark" / "jre"),
+        "SPARK_JRE": str(spark_jre(s)),
+        "SPARK_HOME": str(s.engines / "spark"),
+        "SPARK_HOST": s.host,
+        "SPARK_DATA_DIR": str(s.data("spark")),
+        "SPARK_MASTER_PORT": str(s.port("spark")),
+        "SPARK_MASTER_WEBUI_PORT": str(s.port("spark_ui")),
+        "SPARK_WORKER_PORT": str(s.port("spark_worker")),
+        "SPARK_WORKER_WEBUI_PORT": str(s.port("spark_worker_ui")),
+        "SPARK_WORKER_CORES": "2",
+        "SPARK_WORKER_MEMORY": "1536m",
+        "SPARK_DAEMON_MEMORY": HEAPS["spark_daemon"],
+        "SPARK_AUTH_SECRET_FILE": str(s.secret_file("spark_auth")),
+        "LAKE_S3_REGION": lake.REGION,
+    }
+
+
 def _airflow(s: Settings, role: str) -> dict[str, str]:
     return {
         "AIRFLOW_ROLE": role,
@@ -86,6 +108,8 @@ def _airflow(s: Settings, role: str) -> dict[str, str]:
         },
         "SHUDL_HOME": str(s.home),
         "SHUDL_PORT_BASE": str(s.port_base),
+        **({"SHUDL_SPARK_JAVA_HOME": str(s.spark_java_home)} if s.spark_java_home else {}),
+        "SHUDL_PIPELINES": str(s.pipelines),
     }
 
 
@@ -164,6 +188,8 @@ def service_environment(name: str, s: Settings = settings) -> dict[str, str]:
             }
         case "flink-jobmanager" | "flink-taskmanager" | "flink-sql-gateway":
             env = _flink(s, name.removeprefix("flink-"))
+        case "spark-master" | "spark-worker":
+            env = _spark(s, name.removeprefix("spark-"))
         case "trino":
             env = {
                 "JAVA_HOME": jre25,

@@ -5,6 +5,7 @@ REST references: Flink's SQL gateway API v3 and job manager API v1.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,11 +19,47 @@ class FlinkError(RuntimeError):
     """A statement or a job failed; the text is the engine's own first cause."""
 
 
+BARE = re.compile(
+    r"null|This server does not host this topic-partition\.|connect(ion)? (refused|reset|timed out).*|broken pipe|"
+    r"(read )?timed out|.{0,12}",
+    re.I,
+)
+"""Innermost messages that say nothing without what was being done."""
+WRAPPER = re.compile(
+    r"Could not forward element to next operator|Tolerance exceeded in error handler|Global failure triggered by|"
+    r"Recovery is suppressed|Failed to deserialize consumer record|Unrecoverable exception|.*Exception: "
+)
+"""Messages of layers that only pass a failure on."""
+LONGEST_CAUSE = 600
+
+
 def first_cause(text: str) -> str:
-    """The innermost cause in a Java stack trace, one line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith(("at ", "... "))]
-    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
-    return (causes or lines or ["no reason given"])[-1 if causes else 0][:600]
+    """The innermost cause in a Java stack trace, one line; with what was being done where it says little by itself.
+
+    Of Kafka Connect's list of what is wrong with a configuration: all of its items.
+    """
+    if listed := re.match(r"Connector configuration is invalid and contains[^\n]*\n(.*?)\n?(You can also find|\Z)", text, re.S):
+        items = [line.removeprefix("Error while validating connector config: ") for line in listed[1].splitlines()]
+        return "; ".join(items)[:LONGEST_CAUSE]
+    lines = [line for line in text.splitlines() if line.strip()]
+    chain = [line.strip() for line in lines[:1]]
+    chain += [line.removeprefix("Caused by: ").strip() for line in lines if line.startswith("Caused by: ")]
+    if not chain:
+        return "no reason given"
+    kind, message = _split(chain[-1])
+    if BARE.fullmatch(message):
+        outer = (_split(line)[1].rstrip(" :.") for line in reversed(chain[:-1]))
+        doing = next((said for said in outer if said and not WRAPPER.match(said) and not BARE.fullmatch(said)), "")
+        message = ": ".join(part for part in (doing, message if message not in ("", "null") else kind) if part)
+    elif kind:
+        message = f"{kind}: {message}"
+    return message[:LONGEST_CAUSE]
+
+
+def _split(line: str) -> tuple[str, str]:
+    """``org.postgresql.util.PSQLException: FATAL: …`` → ``("PSQLException", "FATAL: …")``."""
+    found = re.match(r"(?:[\w$-]+\.)+([\w$]+)(?::\s*|$)(.*)", line)
+    return (found[1].rpartition("$")[2], found[2].strip()) if found else ("", line)
 
 
 @dataclass(frozen=True)
@@ -111,9 +148,9 @@ class JobManager:
         """Every job the job manager remembers: ``jid, name, state, start-time``."""
         return self.get("/jobs/overview")["jobs"]
 
-    def exceptions(self, job_id: str) -> str:
-        """The first cause of the job's latest failure, or an empty string."""
-        history = self.get(f"/jobs/{job_id}/exceptions").get("exceptionHistory", {}).get("entries", [])
+    def failure(self, job_id: str) -> str:
+        """The first cause of the job's latest failure, one line; empty when it never failed."""
+        history = self.get(f"/jobs/{job_id}/exceptions?maxExceptions=1").get("exceptionHistory", {}).get("entries", [])
         return first_cause(history[0]["stacktrace"]) if history else ""
 
     def checkpoints(self, job_id: str) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 One object, :data:`settings`, read from the environment once:
 
-``SHUDL_HOME``       folder of everything that ShuDL installs and writes (default ``<checkout>/.shudl``)
-``SHUDL_INSTALL``    folder of the environments and engines, when several platforms share them (default ``SHUDL_HOME``)
-``SHUDL_PORT_BASE``  first port of the block of 100 that the services use (default 21000)
+``SHUDL_HOME``             folder of everything that ShuDL installs and writes (default ``<checkout>/.shudl``)
+``SHUDL_INSTALL``          folder of the environments and engines, when several platforms share them (default ``SHUDL_HOME``)
+``SHUDL_PIPELINES``        folder of the pipeline files (default ``<checkout>/include/pipelines``)
+``SHUDL_PORT_BASE``        first port of the block of 100 that the services use (default 21000)
+``SHUDL_SPARK_JAVA_HOME``  home of a Java that Spark is to run on instead of the one that is installed with the engines
 """
 
 from __future__ import annotations
@@ -46,6 +48,10 @@ PORT_OFFSETS = {
     "flink_taskmanager_metrics": 76,
     "flink_gateway": 77,
     "trino": 80,
+    "spark": 85,
+    "spark_ui": 86,
+    "spark_worker": 87,
+    "spark_worker_ui": 88,
     "clickhouse": 90,
 }
 """Offset of every port in the block; the block's first port is ``SHUDL_PORT_BASE``."""
@@ -69,15 +75,20 @@ class Settings:
     port_base: int
     host: str = "127.0.0.1"
     install: Path | None = None
+    spark_java_home: Path | None = None
+    pipelines: Path = ROOT / "include" / "pipelines"
 
     @classmethod
     def from_env(cls) -> Settings:
         home = Path(os.environ.get("SHUDL_HOME") or ROOT / ".shudl").expanduser().absolute()
         install = Path(os.environ.get("SHUDL_INSTALL") or home).expanduser().absolute()
+        pipelines = Path(os.environ.get("SHUDL_PIPELINES") or cls.pipelines).expanduser().absolute()
         raw = os.environ.get("SHUDL_PORT_BASE") or "21000"
         if not raw.isdigit() or not 1024 <= int(raw) <= 65435:
             raise SettingsError(f"SHUDL_PORT_BASE={raw}: must be a number from 1024 to 65435")
-        return cls(home=home, port_base=int(raw), install=install)
+        java = os.environ.get("SHUDL_SPARK_JAVA_HOME")
+        spark_java_home = Path(java).expanduser().absolute() if java else None
+        return cls(home=home, port_base=int(raw), install=install, pipelines=pipelines, spark_java_home=spark_java_home)
 
     def port(self, name: str) -> int:
         """The TCP port called ``name`` in :data:`PORT_OFFSETS`."""
@@ -120,6 +131,11 @@ class Settings:
     def run(self, service: str) -> Path:
         """The folder of files rendered for ``service`` at each start."""
         return self._folder("run", service, mode=0o700)
+
+    @cached_property
+    def source_secrets(self) -> Path:
+        """Connections of source databases that ``./shudl source add`` made, one JSON file each."""
+        return self._folder("secrets", "sources", mode=0o700)
 
     @cached_property
     def connect_secrets(self) -> Path:

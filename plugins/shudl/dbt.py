@@ -15,24 +15,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+from airflow.triggers.base import StartTriggerArgs
 from cosmos import settings as cosmos_settings
 from cosmos.airflow.task_group import DbtTaskGroup
 from cosmos.config import ExecutionConfig, ProfileConfig, ProjectConfig, RenderConfig
-from cosmos.constants import DbtResourceType, ExecutionMode, InvocationMode, LoadMode, TestBehavior
-from cosmos.operators._watcher.state import is_dbt_node_status_success
-from cosmos.operators.watcher import DbtRunWatcherOperator
+from cosmos.constants import PRODUCER_WATCHER_TASK_ID, DbtResourceType, ExecutionMode, InvocationMode, LoadMode, TestBehavior
 
 from include.serving import dbt
 
 if TYPE_CHECKING:
-    from airflow.sdk import DAG, BaseOperator, Context, TaskGroup
+    from airflow.sdk import DAG, Context, TaskGroup
     from cosmos.dbt.graph import DbtNode
 
 # Its one use here would be to remember how the project was parsed; the manifest's folder has that.
 cosmos_settings.enable_cache = False
-
-POLL_S = 2
 
 
 @dataclass
@@ -52,36 +50,22 @@ class ConnectionProfile(ProfileConfig):
         yield dbt.PROFILES, {**dbt.environment(endpoints()), "DBT_PARTIAL_PARSE_FILE_PATH": str(partial_parse)}
 
 
-class ModelSensor(DbtRunWatcherOperator):
-    """Waits, in the triggerer, for what the task that runs dbt says of one model. Never runs dbt itself.
+class ShowModel(BaseOperator):
+    """Becomes what the task that runs dbt says of one model. The triggerer alone waits for it: no worker is started."""
 
-    It may be retried: Airflow sometimes fails a task whose trigger fires while the scheduler has not heard yet that the
-    task has deferred (https://github.com/apache/airflow/issues/72716). What dbt says is final.
-    """
+    start_from_trigger = True
 
-    def execute(self, context: Context, **kwargs: Any) -> None:
-        with _final():
-            super().execute(context, **kwargs)
+    def __init__(self, *, model: str, producer: str, timeout: timedelta, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.start_trigger_args = StartTriggerArgs(
+            trigger_cls="shudl.triggers.ModelTrigger",
+            trigger_kwargs={"model": model, "producer": producer, "dag_id": self.dag_id},
+            next_method="execute",
+            timeout=timeout,
+        )
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> None:
-        with _final():
-            super().execute_complete(context, event)
-
-    def _fallback_to_non_watcher_run(self, try_number: int, context: Context) -> bool:
-        """Cosmos would build the model here, without its tests, when the task that runs dbt is over."""
-        if not is_dbt_node_status_success(self._get_node_status(context["ti"], context)):
-            raise AirflowFailException(f"{self.model_unique_id} was not built; see the log of {self.producer_task_id}")
-        return True
-
-
-@contextmanager
-def _final() -> Iterator[None]:
-    try:
-        yield
-    except (AirflowFailException, AirflowSkipException):
-        raise
-    except AirflowException as error:
-        raise AirflowFailException(str(error)) from None
+    def execute(self, context: Context) -> None:
+        raise AirflowFailException(f"{self.task_id} is ended by its trigger; it must not come to a worker")
 
 
 def model_task(node: DbtNode, task_id: str, dag: DAG, task_group: TaskGroup, task_args: dict[str, Any], **_: Any) -> BaseOperator:
@@ -89,7 +73,8 @@ def model_task(node: DbtNode, task_id: str, dag: DAG, task_group: TaskGroup, tas
     place = {"task_id": task_id, "dag": dag, "task_group": task_group}
     if node.has_ephemeral_materialization:
         return EmptyOperator(**place)
-    return ModelSensor(**place, **task_args, extra_context={"dbt_node_config": node.context_dict})
+    producer = f"{task_group.group_id}.{PRODUCER_WATCHER_TASK_ID}"
+    return ShowModel(**place, model=node.unique_id, producer=producer, timeout=task_args["execution_timeout"])
 
 
 def first_try_only(context: Context) -> None:
@@ -137,13 +122,10 @@ def dbt_group(group_id: str, target: str, timeout: timedelta, env: dict[str, Any
                 "dbt_cmd_flags": ["--resource-type", "test"],  # Cosmos adds every other type
                 "pre_execute": first_try_only,
                 "callback": name_failures,
-                "retries": 0,
             },
         ),
         operator_args={
-            "retries": 3,
-            "retry_delay": timedelta(seconds=1),
-            "poke_interval": POLL_S,
+            "retries": 0,
             "execution_timeout": timeout,
             "append_env": False,
             "env": env or {},

@@ -40,13 +40,19 @@ class ServiceOperator(BaseOperator):
 
 
 class StartService(ServiceOperator):
-    """Start a service unless it runs or is external; does not wait for it. Returns what it was."""
+    """Start a service unless it runs or is external; does not wait for it. Returns what it was.
+
+    Skipped, and with it what follows, when this machine leaves the service out.
+    """
 
     ui_color = "#dbe9f6"
 
     def execute(self, context: Context) -> str:
+        from include.platform.jre import left_out
         from include.platform.supervisor import Supervisor
 
+        if not self.external and (reason := left_out(self.service)):
+            raise AirflowSkipException(f"{self.service} is left out: {reason}")
         was = "external" if self.external else "stopped" if Supervisor().start(self.service) else "running"
         self.log.info("%s was %s", self.service, was)
         return was
@@ -122,6 +128,7 @@ class WriteBootstrapEvidence(BaseOperator):
 
     def execute(self, context: Context) -> str:
         from include.platform.evidence import write_evidence
+        from include.platform.jre import left_out
 
         ti, run = context["ti"], context["dag_run"]
         done = {crumb["task_id"]: crumb for crumb in ti.get_task_breadcrumbs(run.dag_id, run.run_id)}
@@ -136,6 +143,8 @@ class WriteBootstrapEvidence(BaseOperator):
                     bad.append(task_id)
             seen["start"]["was"] = ti.xcom_pull(task_ids=deeds["start"])
             seen["works"]["figures"] = ti.xcom_pull(task_ids=deeds["works"])
+            if seen["start"]["state"] == "skipped":
+                seen["start"]["left_out"] = left_out(service)
         path = write_evidence(run.dag_id, run.run_id, {"ok": not bad, "failed": bad, "services": services})
         if bad:
             raise AirflowFailException(f"failed: {', '.join(bad)}; figures in {path}")

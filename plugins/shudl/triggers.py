@@ -1,4 +1,4 @@
-"""The wait for a service. It ends its task itself: no worker is needed for it."""
+"""Waits that end their tasks themselves: no worker is needed for them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSuccessEvent, TriggerEvent
+from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
+from cosmos.listeners.dag_run_listener import EventStatus
+from cosmos.operators._watcher.triggerer import WatcherTrigger
 
 from include.platform.catalog import BY_NAME
 from include.platform.checks import NotHealthy, healthy
@@ -15,6 +17,7 @@ from include.platform.supervisor import Supervisor, SupervisorError
 from shudl.endpoints import MissingConnection, is_external, service_endpoint
 
 POLL_S = 0.7
+MODEL_POLL_S = 1.0
 MAY_COME = ("starting", "running", "restarting", "external")
 """States from which a service can become healthy by itself."""
 
@@ -63,3 +66,29 @@ class HealthyTrigger(BaseTrigger):
                 what = f"{self.service} is {state} and not healthy after {waited_s:.0f} s"
                 return f"{what}: {reason}; see ./shudl logs {self.service}"
             await asyncio.sleep(POLL_S)
+
+
+class ModelTrigger(WatcherTrigger):
+    """Wait for what the task ``producer``, which runs dbt, says of ``model`` (dbt's unique id), as Cosmos records it."""
+
+    def __init__(self, model: str, producer: str, dag_id: str) -> None:
+        super().__init__(model, producer, dag_id, run_id="", map_index=-1, poke_interval=MODEL_POLL_S)
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        known = {"model": self.model_unique_id, "producer": self.producer_task_id, "dag_id": self.dag_id}
+        return "shudl.triggers.ModelTrigger", known
+
+    async def _log_startup_events(self) -> None:
+        """What dbt says of its own version is in the producer's log."""
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        self.run_id = self.task_instance.run_id
+        async for event in super().run():
+            said = event.payload
+            if said["status"] == EventStatus.SUCCESS and "reason" not in said:
+                yield TaskSuccessEvent()
+            elif said["status"] == EventStatus.SKIPPED:
+                yield TaskSkippedEvent()
+            else:
+                self.log.error("%s was not built; see the log of %s", self.model_unique_id, self.producer_task_id)
+                yield TaskFailedEvent()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from airflow.models.connection import Connection
 from airflow.models.pool import Pool
@@ -9,8 +11,9 @@ from airflow.models.team import Team
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
-from include.platform.endpoints import CONN_IDS, Endpoint, local_endpoints
+from include.platform.endpoints import CONN_IDS, Endpoint, keep, local_endpoints
 from include.platform.settings import Settings
+from shudl import seeds
 from shudl.endpoints import from_connection, is_external
 from shudl.seeds import POOLS, connection, seed
 
@@ -41,6 +44,16 @@ def test_an_endpoint_survives_as_a_connection(session: Session, endpoints: dict[
     session.expunge_all()
     read = {c.conn_id: from_connection(c) for c in session.scalars(select(Connection))}
     assert read == {**endpoints, "full": full}
+
+
+def test_an_added_source_is_seeded(tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    s = Settings(home=tmp_path, port_base=30000)
+    shop = Endpoint("shop_db", "postgres", "db.example", 5432, "app", "pa:ss/w@rd%", "shop")
+    keep(shop, s)
+    assert local_endpoints(s)["shop_db"] == shop
+    monkeypatch.setattr(seeds, "local_endpoints", lambda: local_endpoints(s))
+    assert "shop_db" in seed(session)
+    assert from_connection(session.scalar(select(Connection).where(Connection.conn_id == "shop_db"))) == shop
 
 
 def test_seeding_makes_what_is_absent_and_changes_nothing(session: Session) -> None:

@@ -13,6 +13,7 @@ from tests.dags.conftest import probe
 
 DAG_IDS = {
     "cdc_flights",
+    "check_pipelines",
     "demo_load",
     "demo_replay",
     "platform_bootstrap",
@@ -69,3 +70,15 @@ def test_the_probe_sees_io(tmp_path: Path) -> None:
     seen = probe(tmp_path)["leaky.py"]
     assert seen["errors"] and "open" in seen["io"][0]
     assert not (tmp_path / "written").exists()
+
+
+def test_a_bad_pipeline_file_is_shown_and_keeps_no_other_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "good.yml").write_text("source: good\nconnection: good_db\ntables: {public.orders: {mode: mirror}}\n")
+    (tmp_path / "bad.yml").write_text("source: bad\nconnection: bad_db\ntables: {orders: {mode: mirror}}\n")
+    monkeypatch.setenv("SHUDL_PIPELINES", str(tmp_path))
+    seen = probe(ROOT / "dags")
+    assert list(seen["cdc.py"]["dags"]) == ["cdc_good"] and list(seen["prove.py"]["dags"]) == ["prove_good"]
+    assert not seen["cdc.py"]["errors"] and not seen["prove.py"]["errors"]
+    (error,) = seen["check_pipelines.py"]["errors"]
+    assert "bad.yml:3: tables.orders: write tables as schema.table" in error
+    assert "good" not in error.splitlines()[-1]

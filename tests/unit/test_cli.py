@@ -30,11 +30,12 @@ from include.cli.processes import MemoryPeak, children, pss, rss, tree
 from include.cli.sql import Answer, cause, plain, show, unique
 from include.cli.state import Parallel
 from include.cli.up import _failure_text, service_step, show_tasks, stop_order
+from include.platform.airflow import may_define
 from include.platform.catalog import BY_NAME, CONTROL_PLANE, SERVICES
 from include.platform.settings import PORT_OFFSETS, ROOT, Settings
 from tests.ports import free_block
 
-COMMANDS = ("demo", "up", "down", "status", "logs", "sql", "doctor", "check", "password")
+COMMANDS = ("demo", "up", "down", "status", "logs", "sql", "doctor", "check", "run", "source", "password")
 
 
 def shudl(*arguments: str, home: Path, stdin: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
@@ -149,7 +150,7 @@ def test_ctrl_c_says_how_to_go_on() -> None:
 def test_check_names_every_problem_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "good.yml").write_text("source: shop\nconnection: shop_db\ntables:\n  public.orders:\n    mode: mirror\n")
     (tmp_path / "bad.yml").write_text("source: Shop\nconnection: shop_db\ntables:\n  orders:\n    mode: copy\n")
-    done = shudl("check", str(tmp_path / "good.yml"), str(tmp_path / "bad.yml"), home=tmp_path)
+    done = shudl("check", "--offline", str(tmp_path / "good.yml"), str(tmp_path / "bad.yml"), home=tmp_path)
     assert done.returncode == 1
     assert "good.yml: source shop, 1 table through connection shop_db" in done.stdout
     assert "bad.yml:1: source" in done.stderr
@@ -157,8 +158,27 @@ def test_check_names_every_problem_with_its_line(tmp_path: Path) -> None:
 
 
 def test_the_checked_in_pipelines_are_right(tmp_path: Path) -> None:
-    done = shudl("check", home=tmp_path)
+    done = shudl("check", "--offline", home=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_source_that_does_not_answer_is_a_problem(tmp_path: Path) -> None:
+    done = shudl("check", home=tmp_path, SHUDL_PORT_BASE=str(free_block()))
+    assert done.returncode == 1
+    assert "flights.yml:4: connection: 127.0.0.1:" in done.stderr
+    assert "Connection refused; start the database, or correct connection flights_db" in done.stderr
+
+
+def test_no_pipeline_files(tmp_path: Path) -> None:
+    done = shudl("check", home=tmp_path, SHUDL_PIPELINES=str(tmp_path / "none"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"There is no pipeline file in {tmp_path / 'none'}" in done.stdout
+
+
+def test_a_run_without_airflow_is_told(tmp_path: Path) -> None:
+    done = shudl("run", "cdc_flights", home=tmp_path, SHUDL_PORT_BASE=str(free_block()))
+    assert done.returncode == 1
+    assert "start it with ./shudl up" in done.stderr
 
 
 # ── doctor ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -302,6 +322,24 @@ def test_runs_are_told_change_by_change(capsys: pytest.CaptureFixture[str]) -> N
         ["cdc_flights", "database", "success", "after", "2.5", "s"],
         ["cdc_flights", "jobs.flights[3]", "running"],
     ]
+
+
+def test_a_failed_run_tells_every_line_of_a_reason() -> None:
+    error = RunFailed("cdc_shop", {"database": "shop.yml:4: a\nshop.yml:5: b"}, "http://x")
+    assert str(error).splitlines() == ["cdc_shop failed:", "  database: shop.yml:4: a", "    shop.yml:5: b", "All logs: http://x"]
+
+
+@pytest.mark.parametrize(
+    ("file", "dag_id", "expected"),
+    [
+        ("cdc.py", "cdc_shop", True),
+        ("dags/platform_stop.py", "platform_stop", True),
+        ("check_pipelines.py", "cdc_shop", False),
+        ("prove.py", "proven", False),
+    ],
+)
+def test_which_file_may_keep_a_dag_away(file: str, dag_id: str, expected: bool) -> None:
+    assert may_define(file, {dag_id, "other"}) is expected
 
 
 def test_a_proof_as_a_table() -> None:

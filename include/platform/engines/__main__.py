@@ -137,7 +137,10 @@ def main(arguments: list[str]) -> int:
                 make_locks()
             else:
                 from include.platform.engines.fetch import fetch
+                from include.platform.machine import before_install
 
+                for check in before_install():
+                    say(f"Warning: {check.name}: {check.found}; {check.advice}")
                 fetch(lock_fd)
         return 0
     except EngineError as error:

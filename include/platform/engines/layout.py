@@ -111,6 +111,15 @@ def _flink(folder: Path, files: list[Path], row: Row) -> None:
         link(file, folder / ("opt" if file.name.startswith("flink-sql-gateway") else "lib") / file.name)
 
 
+def _spark(folder: Path, files: list[Path], row: Row) -> None:
+    distribution = state.site_packages("spark") / "pyspark"
+    row.start("linking")
+    for part in ("bin", "jars", "python/lib"):
+        shutil.copytree(distribution / part, folder / part, copy_function=link)
+    for file in files:
+        link(file, folder / "jars" / file.name)
+
+
 def _trino(folder: Path, files: list[Path], row: Row) -> None:
     """The server without its own plugins; jars that plugins share are hard links, so all is unpacked first."""
     server = next(file for file in files if file.name.startswith("trino-server-core"))
@@ -135,6 +144,7 @@ BUILDERS: dict[str, Callable[[Path, list[Path], Row], None]] = {
     "kafka": _kafka,
     "nessie": _nessie,
     "registry": _registry,
+    "spark": _spark,
     "trino": _trino,
 }
 

@@ -30,6 +30,7 @@ TOOLS = "tools"
 ENV_LOCKS = {
     "airflow": ROOT / "requirements.txt",
     "flink": HERE / "flink.txt",
+    "spark": HERE / "spark.txt",
     "native": HERE / "native.txt",
     "chdb": HERE / "chdb.txt",
     "dbt": HERE / "dbt.txt",
@@ -40,6 +41,7 @@ ENGINE_ENVS = {
     "trino": (),
     "nessie": (),
     "flink": ("flink",),
+    "spark": ("spark",),
     "registry": (),
     "kafka": (),
     "connect": ("native",),

@@ -1,0 +1,51 @@
+"""``check``: pipeline files and their databases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from include.cdc.check import check as check_source
+from include.cdc.pipelines import Pipeline, PipelineError, files, read_all
+from include.cli.console import CliError, complain, say
+from include.platform.airflow import AirflowClient, AirflowError
+from include.platform.endpoints import Endpoints, local_endpoints
+from include.platform.settings import Settings, settings
+
+
+def check(paths: list[Path], offline: bool, s: Settings = settings) -> None:
+    """Tell what is right and what is wrong with pipeline files, all by default. Raises :class:`CliError` at the end."""
+    everything = files(s.pipelines)
+    if not paths and not everything:
+        say(f"There is no pipeline file in {s.pipelines}. ./shudl source add writes one.")
+    asked = {path.resolve(): path for path in paths or everything}
+    others = [path for path in everything if path.resolve() not in asked]
+    pipelines, problems = read_all([*asked.values(), *others])
+    names = {path.name for path in asked.values()}
+    problems = [problem for problem in problems if problem.partition(":")[0] in names]
+    endpoints = {} if offline else local_endpoints(s)
+    for pipeline in pipelines:
+        if pipeline.path and pipeline.path.resolve() in asked:
+            count = len(pipeline.tables)
+            what = f"source {pipeline.source}, {count} table{'s' * (count != 1)} through connection {pipeline.connection}"
+            try:
+                how = "file only" if offline else _source(pipeline, endpoints, s)
+            except PipelineError as error:
+                problems += error.problems
+            else:
+                say(f"[green]ok[/]  {pipeline.path.name}: {what} [dim]({how})[/]")
+    if problems:
+        complain("\n".join(problems))
+        raise CliError(f"{len(problems)} problem{'s' * (len(problems) != 1)}")
+
+
+def _source(pipeline: Pipeline, endpoints: Endpoints, s: Settings) -> str:
+    """How much of the pipeline was checked. Raises :class:`PipelineError`."""
+    if pipeline.connection not in endpoints:
+        try:
+            with AirflowClient(s) as airflow:
+                if airflow.has_connection(pipeline.connection):
+                    return "file only: Airflow alone knows the connection; ./shudl run check_pipelines checks the database"
+        except AirflowError:
+            pass
+    check_source(pipeline, endpoints)
+    return "file and database"
