@@ -63,13 +63,14 @@ def describe(connection: psycopg.Connection, pipeline: Pipeline) -> list[SourceT
     tables: list[SourceTable] = []
     refused = _refused(connection, pipeline)
     for name, kept in pipeline.tables.items():
+        here = pipeline.at("tables", name)
         if name in refused:
-            problems.append(f"{pipeline.at('tables', name)}: {refused[name]}")
+            problems.append(f"{here}: {refused[name]}")
             continue
         rows = connection.execute(_COLUMNS, (quoted(name),)).fetchall()
         key = tuple(row[0] for row in connection.execute(_KEY, (quoted(name),)))
         found = selection.problems(connection, name, kept, [(row[0], row[1]) for row in rows], key)
-        problems += [f"{pipeline.at('tables', name)}: {problem}" for problem in found]
+        problems += [f"{here}: {problem}" for problem in found]
         columns: list[Column] = []
         for column, type_name, nullable, precision, scale in rows:
             if not selection.captured(kept, column):
@@ -79,7 +80,7 @@ def describe(connection: psycopg.Connection, pipeline: Pipeline) -> list[SourceT
                 travels = selection.masked(travels) if column in kept.mask else travels
                 columns.append(Column(column, type_name, nullable, travels))
             except UnsupportedType as error:
-                problems.append(f"{pipeline.at('tables', name)}: column {column}: {error}")
+                problems.append(f"{here}: column {column}: {error}")
         tables.append(SourceTable(name, tuple(columns), key))
     if problems:
         raise PipelineError(problems)
