@@ -14,8 +14,8 @@ DOC = """
 ### Prove that the stores hold the same rows
 
 Compares every row and column of a source's tables in PostgreSQL and Iceberg, and of the served ones in Iceberg and
-ClickHouse at the commit that was published. Nothing has to stand still: a row that was in flight is read again until
-it settles. Writes `evidence/prove_<source>/<run>.json`.
+ClickHouse at the commit that was published. Changelogs are folded and compared with PostgreSQL. Nothing has to stand
+still: a row that was in flight is read again until it settles. Writes `evidence/prove_<source>/<run>.json`.
 
 **When it fails.** Differences: the error names the table, the stores, the keys and the values; the evidence lists the
 first 100 keys of each kind. `the lake lacks changes`, `connector … acknowledged`: the stream stands still; see

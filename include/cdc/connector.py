@@ -22,6 +22,10 @@ MESSAGE_BYTES = 64 << 20
 """The largest change: a row as it was and as it is. No other setting limits it: consumers take what exceeds their own."""
 BUFFER_BYTES = 96 << 20
 """What Debezium may hold of changes, and of a snapshot's rows in one fetch."""
+CHANGED_SELECTION = (
+    "its columns, exclude, mask or where has changed since it was captured; take the change back, or give this source "
+    "another name, so that it is captured anew"
+)
 
 
 def settings_of(
@@ -132,6 +136,9 @@ def reconcile_connector(
     wanted = settings_of(pipeline, tables, source, registry_url, connect.extra["secrets_dir"], salt)
     with httpx.Client(base_url=f"{connect.url}/connectors/{pipeline.connector}", timeout=30) as http:
         present = http.get("/config")
+        changed = selection.changed(pipeline, present.json(), salt) if present.is_success else []
+        if changed and has_captured(pipeline, endpoints):
+            raise PipelineError([f"{pipeline.at('tables', table)}: {CHANGED_SELECTION}" for table in changed])
         if present.status_code == 404 or {k: v for k, v in present.json().items() if k != "name"} != wanted:
             answer = _retry_conflict(lambda: http.put("/config", json=wanted))
             if not answer.is_success:

@@ -65,7 +65,7 @@ def _flink(s: Settings, role: str) -> dict[str, str]:
         "FLINK_JOBMANAGER_MEMORY": HEAPS["flink_jobmanager"],
         "FLINK_TASKMANAGER_MEMORY": HEAPS["flink_taskmanager"],
         "FLINK_GATEWAY_HEAP": HEAPS["flink_gateway"],
-        "FLINK_TASK_SLOTS": "8",
+        "FLINK_TASK_SLOTS": "16",
         "FLINK_CHECKPOINT_INTERVAL": "2s",
         **_lake(s),
     }

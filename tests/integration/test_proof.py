@@ -153,7 +153,7 @@ def test_rows_that_change_all_the_time_are_no_differences(flights: Platform) -> 
 def test_a_long_transaction_in_the_source_is_named(flights: Platform) -> None:
     with psycopg.connect(flights.source) as connection:
         connection.execute("UPDATE shudl.heartbeat SET beat = beat")
-        waiting = stores.snapshot(flights.source, 1, timeout_s=1)
+        waiting = stores.snapshot(flights_pipeline(), flights.endpoints, 1, timeout_s=1)
         with pytest.raises(stores.ProofError, match="a transaction that writes has not ended"), waiting:
             pytest.fail("a snapshot that cannot be consistent")
 
