@@ -95,13 +95,13 @@ BEFORE: dict[str, dict[str, Any]] = {
     ],
 )
 def test_a_selection_that_has_changed_is_seen(after: dict[str, dict[str, Any]], changed: list[str]) -> None:
-    tables = ",".join(selection.regex(f"public.{name}") for name in BEFORE)
+    tables = ",".join(selection.table_regex(f"public.{name}") for name in BEFORE)
     present = {"table.include.list": tables, **settings(**BEFORE)}
     assert selection.changed(pipeline(**after), present, SALT) == changed
 
 
 def test_another_salt_changes_every_mask() -> None:
-    present = {"table.include.list": r"public\.t,public\.v", **settings(**BEFORE)}
+    present = {"table.include.list": ",".join(map(selection.table_regex, ("public.t", "public.v"))), **settings(**BEFORE)}
     assert selection.changed(pipeline(**BEFORE), present, SALT[::-1]) == ["public.t"]
 
 
