@@ -47,8 +47,11 @@ What is a string in the lake is PostgreSQL's own text of the value (`datestyle` 
 
 ## Arrays
 
-Arrays of {arrays} are lists of what the element is, with NULL elements; an empty array and NULL are two values, but for
-ClickHouse, whose arrays cannot be NULL: it reads NULL as an empty array. So it does with `hstore`, which is a map.
+Arrays of {arrays}
+are lists of what the element is, with NULL elements; an empty array and NULL are two values, but for ClickHouse, whose arrays
+cannot be NULL: it reads NULL as an empty array. So it does with `hstore`, which is a map. A changelog has no `bytea[]`, which
+Flink cannot cast there.
+
 The lake's lists begin at 1 and have one dimension: a column declared with more is refused. PostgreSQL does not hold a value
 to the declaration, though: one with two dimensions, or another lower bound, arrives changed, and the proof shows its row as
 different.

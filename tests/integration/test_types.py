@@ -448,10 +448,17 @@ def test_what_cannot_be_carried_is_refused_by_name(types: Types) -> None:
             CREATE TABLE refused (id int PRIMARY KEY, "Größe" text, "GRo/sE" text, "GRÖßE" text, _lsn int,
                 twice int GENERATED ALWAYS AS (id * 2) VIRTUAL, {columns});
             CREATE TABLE floats (id float8 PRIMARY KEY);
+            CREATE TABLE logged (id int PRIMARY KEY, "b b" bytea[]);
             """
         )
         pipeline = types.pipeline.model_copy(
-            update={"tables": {"public.refused": Table(text=("id", "nothing")), "public.floats": Table()}}
+            update={
+                "tables": {
+                    "public.refused": Table(text=("id", "nothing")),
+                    "public.floats": Table(),
+                    "public.logged": Table(mode="changelog"),
+                }
+            }
         )
         with pytest.raises(PipelineError) as found:
             describe(connection, pipeline)
@@ -465,10 +472,11 @@ def test_what_cannot_be_carried_is_refused_by_name(types: Types) -> None:
         "columns Größe and GRÖßE: both would be gr__e",
         "column _lsn: ShuDL adds a column",
         "column twice is generated and virtual",
+        "public.logged: column b b: type bytea[] cannot be in a changelog",
         "public.floats: column id: type double precision cannot be in an Iceberg table's key",
     ):
         assert [words in problem for problem in problems].count(True) == 1, words
-    assert len(problems) == len(refused) + 6
+    assert len(problems) == len(refused) + 7
 
 
 UNHOLDABLE = {
