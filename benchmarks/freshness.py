@@ -12,8 +12,7 @@ from typing import Any
 
 from benchmarks.machine import percentile, show, spread
 from benchmarks.traffic import traffic
-from include.cdc.pipelines import by_source
-from include.cdc.tables import COMMITTED_AT, LSN
+from include.cdc.pipelines import COMMITTED_AT, LSN, by_source
 from include.platform import trino
 from include.platform.airflow import AirflowClient
 from include.platform.endpoints import Endpoints, local_endpoints

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from include.cdc.pipelines import BEFORE, COMMITTED_AT, LSN, OFFSET, OPERATION, PARTITION, TRANSACTION, Pipeline, PipelineError
 from include.cdc.source import SourceTable
-from include.cdc.topics import held_offsets
+from include.cdc.topics import held_offsets, topic_id
 from include.lake.catalog import Lake
 from include.platform.endpoints import Endpoints
 
 FORMAT = "avro-confluent"
+TOPIC_ID = "shudl.topic-id"
+"""The property of a changelog that tells which topic its offsets are of."""
 
 
 def source_table(pipeline: Pipeline, table: SourceTable, start: int, endpoints: Endpoints) -> str:
@@ -81,11 +83,15 @@ def next_offset(pipeline: Pipeline, table: SourceTable, lake: Lake, endpoints: E
     bounds = (task.file.upper_bounds[field.field_id] for task in changelog.scan().plan_files())
     start = max((from_bytes(field.field_type, bound) for bound in bounds), default=-1) + 1
     low, high = held_offsets(topic, endpoints)
-    if start > high:
+    known, present = changelog.properties.get(TOPIC_ID), topic_id(topic, endpoints)
+    if known is None:
+        with changelog.transaction() as transaction:
+            transaction.set_properties({TOPIC_ID: present})
+    elif known != present or start > high:
         raise PipelineError(
             [
-                f"table {name} holds changes up to offset {start - 1} of topic {topic}, which ends at {high}: the topic was "
-                f"made anew; rename the table or drop it, so that it begins anew with its topic"
+                f"table {name} has the changes up to offset {start - 1} of a topic {topic} that is gone: it was made anew, with "
+                f"{high} records; rename the table or drop it, so that another begins with this topic"
             ]
         )
     if start < low:

@@ -102,6 +102,15 @@ def held_offsets(topic: str, endpoints: Endpoints) -> tuple[int, int]:
     return ask(OffsetSpec.earliest()), ask(OffsetSpec.latest())
 
 
+def topic_id(topic: str, endpoints: Endpoints) -> str:
+    """Kafka's own id of the topic, another one when a topic of that name is made anew."""
+    from confluent_kafka import TopicCollection
+    from confluent_kafka.admin import AdminClient
+
+    admin = AdminClient(_servers(endpoints))
+    return str(admin.describe_topics(TopicCollection([topic]), request_timeout=20)[topic].result(30).topic_id)
+
+
 def forget_group(group: str, endpoints: Endpoints) -> None:
     """Remove the offsets that a consumer group committed; does nothing when there are none."""
     from confluent_kafka import KafkaError, KafkaException

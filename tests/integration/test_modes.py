@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -11,18 +10,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psycopg
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from include.cdc import reconcile
+from include.cdc.changelog import TOPIC_ID
 from include.cdc.coverage import wait_until_covered
 from include.cdc.pipelines import Pipeline, PipelineError
+from include.cdc.remove import remove
 from include.cdc.source import describe
 from include.cdc.status import pipeline_status
-from include.cdc.topics import end_offsets
+from include.cdc.topics import end_offsets, topic_id
 from include.lake.catalog import Lake
 from include.platform.flink import JobManager
 from include.platform.settings import settings
@@ -157,11 +156,6 @@ class Modes:
         finally:
             consumer.close()
 
-    def checkpoints(self, job: str) -> list[Path]:
-        """The folders of what the job has retained; of all jobs when it is empty."""
-        root = Path(self.endpoints["shudl_flink"].extra["checkpoint_dir"])
-        return list(root.glob(f"{job or f'{self.pipeline.connector}.*'}-*"))
-
     def has_commits(self) -> bool:
         """Whether mirrors and changelogs have had their first commits."""
         return all(t["committed_at_ms"] for t in pipeline_status(self.pipeline, self.endpoints)["tables"])
@@ -178,27 +172,12 @@ class Modes:
         return end
 
     def remove(self) -> None:
-        self.cancel(*self.jobs())
-        connector = f"{self.endpoints['shudl_connect'].url}/connectors/{self.pipeline.connector}"
-        httpx.put(f"{connector}/stop", timeout=30)
-        self.platform.eventually(
-            lambda: httpx.delete(f"{connector}/offsets", timeout=30).status_code in (200, 404), 60, "stopped"
-        )
-        httpx.delete(connector, timeout=30)
-        gone = f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{self.pipeline.slot}'"
-        self.execute(gone, f"DROP PUBLICATION IF EXISTS {self.pipeline.publication}", f"DROP SCHEMA IF EXISTS {SOURCE} CASCADE")
+        remove(self.pipeline, self.endpoints)
+        self.execute(f"DROP SCHEMA IF EXISTS {SOURCE} CASCADE")
         catalog = Lake.from_endpoints(self.endpoints).pyiceberg()
         for table in catalog.list_tables(self.pipeline.namespace):
             catalog.drop_table(table)
         catalog.drop_namespace(self.pipeline.namespace)
-        admin = AdminClient({"bootstrap.servers": self.endpoints["shudl_kafka"].extra["bootstrap.servers"]})
-        topics = [
-            name for name in admin.list_topics(timeout=20).topics if re.match(rf"(__debezium-heartbeat\.)?{SOURCE}\b", name)
-        ]
-        for removed in admin.delete_topics(topics).values():
-            removed.result(20)
-        for folder in self.checkpoints(""):
-            shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
@@ -298,7 +277,7 @@ def test_jobs_lost_with_their_checkpoints(modes: Modes) -> None:
         names = [modes.pipeline.changelog_job(table) for table in TABLES]
         modes.cancel(*names)
         for name in names:
-            (folder,) = modes.checkpoints(name)
+            (folder,) = Path(modes.endpoints["shudl_flink"].extra["checkpoint_dir"]).glob(f"{name}-*")
             shutil.rmtree(folder)
         changes = modes.reconcile()
         assert [change.split(" (")[0] for change in changes] == [f"submitted job {name}" for name in names]
@@ -410,3 +389,13 @@ def test_another_selection_of_a_captured_table_is_refused(modes: Modes, change: 
     with pytest.raises(PipelineError, match=rf"tables\.{PEOPLE}: its columns, exclude, mask or where has changed since"):
         modes.reconcile(other)
     assert modes.reconcile() == []
+
+
+def test_a_changelog_does_not_go_on_with_another_topic(modes: Modes) -> None:
+    modes.cancel(modes.pipeline.changelog_job(EVENTS))
+    changelog = Lake.from_endpoints(modes.endpoints).pyiceberg().load_table(modes.pipeline.changelog_table(EVENTS))
+    assert changelog.properties[TOPIC_ID] == topic_id(modes.pipeline.topic(EVENTS), modes.endpoints)
+    with changelog.transaction() as transaction:
+        transaction.set_properties({TOPIC_ID: "another"})
+    with pytest.raises(PipelineError, match=r"_events_changelog has the changes up to offset \d+ of a topic .* made anew"):
+        modes.reconcile()
