@@ -94,7 +94,7 @@ UNCARRIED = {
 def engines(platform: Platform) -> dict[str, Store]:
     pipeline, endpoints = flights_pipeline(), platform.endpoints
     return {
-        "postgres": stores.postgres(endpoints[pipeline.connection].conninfo, 60),
+        "postgres": stores.postgres(pipeline, endpoints, 60),
         "trino": stores.iceberg(pipeline, endpoints, 60),
         "clickhouse": stores.served(pipeline, endpoints, 60),
     }
