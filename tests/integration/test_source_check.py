@@ -136,8 +136,6 @@ def test_rights_and_the_sql_that_gives_them(
     assert [table.name for table in check(asked, stranger)] == list(asked.tables)
     assert reconcile_database(asked, stranger)
     assert reconcile_database(asked, stranger) == []
-    with psycopg.connect(admin, autocommit=True) as connection:
-        connection.execute("SELECT pg_drop_replication_slot('shudl_shop')")
 
 
 def test_slots_of_others(postgres_server: PostgresServer, postgres_database: str) -> None:  # noqa: F811
