@@ -236,7 +236,21 @@ def read_all(paths: Iterable[Path]) -> tuple[list[Pipeline], list[str]]:
         if others := [path.name for path in owners[pipeline.source] if path != pipeline.path]:
             text = f"{pipeline.source} is claimed by {', '.join(others)} too; rename one of them"
             problems.append(f"{pipeline.at('source')}: {text}")
-    return [pipeline for pipeline in loaded if len(owners[pipeline.source]) == 1], problems
+    usable = [pipeline for pipeline in loaded if len(owners[pipeline.source]) == 1]
+    return usable, [*problems, *_served_twice(usable)]
+
+
+def _served_twice(pipelines: Iterable[Pipeline]) -> list[str]:
+    """Tables of several pipelines that would be one table in ClickHouse."""
+    served: dict[str, str] = {}
+    problems: list[str] = []
+    for pipeline in pipelines:
+        for table in (name for name, kept in pipeline.tables.items() if kept.serve):
+            name, here = pipeline.iceberg_name(table), pipeline.at("tables", table)
+            if name in served:
+                problems.append(f"{here}: would be served as {name}, and so would {served[name]}; take serve from one of them")
+            served.setdefault(name, here)
+    return problems
 
 
 def load_all(folder: Path | None = None) -> list[Pipeline]:

@@ -147,6 +147,15 @@ def test_a_bad_file_does_not_keep_the_others_away(tmp_path: Path, monkeypatch: p
         by_source("nosuch")
 
 
+def test_one_name_in_clickhouse_is_served_once(tmp_path: Path) -> None:
+    text = "source: {}\nconnection: db\ntables:\n  public.orders: {{serve: true}}\n"
+    for source in ("one", "two"):
+        (tmp_path / f"{source}.yml").write_text(text.format(source))
+    usable, (found,) = read_all(sorted(tmp_path.iterdir()))
+    assert [pipeline.source for pipeline in usable] == ["one", "two"], "a second file does not stop the first one's DAGs"
+    assert found.startswith("two.yml:4: tables.public.orders: would be served as orders, and so would one.yml:4:")
+
+
 def test_the_schema_is_that_of_the_model() -> None:
     assert json.loads(SCHEMA.read_text()) == schema(), "run: python -m include.cdc.pipelines > include/pipelines/schema.json"
     first = (ROOT / "include" / "pipelines" / "flights.yml").read_text().splitlines()[0]
