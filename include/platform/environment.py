@@ -13,10 +13,10 @@ from include.platform.settings import ROOT, Settings, settings
 
 HEAPS = {
     "nessie": "384m",
-    "kafka": "512m",
+    "kafka": "384m",
     "registry": "320m",
     "connect": "640m",
-    "trino": "1536m",
+    "trino": "1280m",
     "flink_jobmanager": "768m",
     "flink_taskmanager": "1792m",
     "flink_gateway": "384m",
