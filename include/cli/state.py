@@ -18,7 +18,7 @@ from include.platform.supervisor import Supervisor, SupervisorError
 if TYPE_CHECKING:
     from include.platform.endpoints import Endpoints
 
-HEALTH_DEADLINE_S = 5.0
+HEALTH_DEADLINE_S = 10.0
 TAIL_BYTES = 16384
 ERROR = re.compile(r"\b(ERROR|FATAL|Caused by:|\w*(Exception|Error):|must be|cannot|No such)")
 AIRFLOW_COMPONENTS = {

@@ -94,7 +94,7 @@ class AirflowClient:
     def health(self) -> dict[str, str | None]:
         """``healthy``, ``unhealthy`` or None for each of :data:`COMPONENTS`; empty when nothing answers."""
         try:
-            answer = self._http.get("/api/v2/monitor/health", timeout=5)
+            answer = self._http.get("/api/v2/monitor/health", timeout=10)
             return {name: (answer.json().get(name) or {}).get("status") for name in COMPONENTS}
         except (httpx.TransportError, ValueError):
             return {}
