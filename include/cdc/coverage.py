@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import httpx
 import psycopg
 
 from include.cdc.connector import acknowledged_lsn
@@ -23,7 +24,7 @@ from include.cdc.jobs import ALIVE, job_names
 from include.cdc.pipelines import HEARTBEAT_TABLE, Pipeline
 from include.cdc.topics import end_offsets, group_offsets
 from include.platform.endpoints import Endpoints
-from include.platform.flink import JobManager
+from include.platform.flink import FlinkError, JobManager
 
 Progress = Callable[[str], Any]
 
@@ -74,20 +75,36 @@ def wait_until_covered(
     topics = {name: pipeline.topic(table) for table in tables for name in job_names(pipeline, table)}
     waiting: dict[str, tuple[str, int] | None] = {name: None for name, topic in topics.items() if offsets[topic]}
     while waiting:
-        jobs = {job["name"]: job["jid"] for job in manager.jobs() if job["state"] in ALIVE}
-        for name in list(waiting):
-            jid, topic = jobs.get(name), topics[name]
-            completed = (manager.checkpoints(jid)["latest"]["completed"] or {}).get("id", 0) if jid else 0
-            since = waiting[name]
-            if since and since[0] == jid:
-                if completed > since[1]:
-                    del waiting[name]
-            elif jid and group_offsets(name, topic, endpoints) >= offsets[topic]:
-                waiting[name] = (jid, completed)
+        trouble = ""
+        try:
+            _drop_committed(waiting, topics, offsets, manager, endpoints)
+        except (FlinkError, httpx.TransportError) as error:
+            # The job manager restarts, or a job went while it was asked about.
+            trouble = f" ({(str(error) or type(error).__name__).splitlines()[0][:200]})"
         if not waiting:
             break
-        progress(f"Flink: {', '.join(sorted(waiting))} not yet committed")
+        progress(f"Flink: {', '.join(sorted(waiting))} not yet committed{trouble}")
         if time.monotonic() > deadline:
-            raise NotCovered(f"after {timeout_s:.0f} s the lake lacks changes of: {', '.join(sorted(waiting))}")
+            raise NotCovered(f"after {timeout_s:.0f} s the lake lacks changes of: {', '.join(sorted(waiting))}{trouble}")
         time.sleep(0.4)
     return {"lsn": lsn, "offsets": offsets, "seconds": round(time.monotonic() - started, 2)}
+
+
+def _drop_committed(
+    waiting: dict[str, tuple[str, int] | None],
+    topics: dict[str, str],
+    offsets: dict[str, int],
+    manager: JobManager,
+    endpoints: Endpoints,
+) -> None:
+    """Take out of ``waiting`` the jobs that have committed; of the others note the checkpoint after which they will have."""
+    jobs = {job["name"]: job["jid"] for job in manager.jobs() if job["state"] in ALIVE}
+    for name in list(waiting):
+        jid, topic = jobs.get(name), topics[name]
+        completed = (manager.checkpoints(jid)["latest"]["completed"] or {}).get("id", 0) if jid else 0
+        since = waiting[name]
+        if since and since[0] == jid:
+            if completed > since[1]:
+                del waiting[name]
+        elif jid and group_offsets(name, topic, endpoints) >= offsets[topic]:
+            waiting[name] = (jid, completed)

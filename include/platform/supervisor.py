@@ -29,6 +29,10 @@ LOG_BACKUPS = 2
 STATES = {0: "stopped", 10: "starting", 20: "running", 30: "restarting", 40: "stopping", 100: "stopped", 200: "failed"}
 """supervisord's state codes in our words; ``failed`` means that it gave up restarting."""
 
+HELD_DOWN = (0, 200)
+"""The state codes of what supervisord does not start by itself."""
+RESTARTS_WITHIN_S = 10
+
 
 class SupervisorError(RuntimeError):
     """supervisord cannot be reached or refused; the text says what to do."""
@@ -183,13 +187,19 @@ class Supervisor:
     def stop(self, name: str) -> bool:
         """Stop a service and wait until it has ended. False when it did not run."""
         service(name)
-        try:
-            self._call("stopProcess", name, True)
-        except xmlrpc.client.Fault as fault:
-            if fault.faultString.startswith("NOT_RUNNING"):
-                return False
-            raise SupervisorError(f"{name}: {fault.faultString}; see ./shudl logs {name}") from None
-        return True
+        deadline = time.monotonic() + RESTARTS_WITHIN_S
+        while True:
+            try:
+                self._call("stopProcess", name, True)
+            except xmlrpc.client.Fault as fault:
+                if not fault.faultString.startswith("NOT_RUNNING"):
+                    raise SupervisorError(f"{name}: {fault.faultString}; see ./shudl logs {name}") from None
+                code = self._call("getProcessInfo", name)["state"]
+                if code in HELD_DOWN or time.monotonic() > deadline:
+                    return False
+                time.sleep(0.1)  # it has crashed, and is about to be started again
+            else:
+                return True
 
     def stop_many(self, names: Iterable[str]) -> None:
         """Stop services at once and wait until all have ended."""

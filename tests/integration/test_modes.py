@@ -13,6 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from trino.exceptions import TrinoQueryError
 
 from include.cdc import reconcile
 from include.cdc.changelog import TOPIC_ID
@@ -101,8 +102,15 @@ class Modes:
                 connection.execute(statement)
 
     def lake(self, statement: str) -> list[tuple[Any, ...]]:
+        """A table that Flink commits to meanwhile refuses a statement now and then: then it is said again."""
         store = stores.changelog(self.pipeline, self.endpoints, 60)
-        return [tuple(row) for row in store.query(statement)]
+        for _ in range(10):
+            try:
+                return [tuple(row) for row in store.query(statement)]
+            except TrinoQueryError as error:
+                if "is not an ancestor" not in str(error):
+                    raise
+        raise AssertionError(f"refused again and again: {statement}")
 
     def cover(self) -> None:
         wait_until_covered(self.pipeline, self.endpoints, timeout_s=90)
