@@ -17,10 +17,12 @@ from typing import Any
 
 import httpx
 import pytest
+from trino.exceptions import TrinoQueryError
 
 from include.cdc.coverage import wait_until_covered
 from include.cdc.pipelines import Pipeline, by_source
 from include.demo.flights import position
+from include.platform import trino
 from include.platform.airflow import AirflowClient
 from include.platform.endpoints import Endpoints, local_endpoints
 from include.platform.evidence import latest_evidence
@@ -28,6 +30,8 @@ from include.platform.settings import ROOT, settings
 from include.platform.supervisor import Supervisor
 
 FROM_DAY = "2013-12-01"
+COMMITTED_MEANWHILE = ("is not an ancestor of", '"org.apache.iceberg.Table.snapshot(long)" is null')
+"""What Trino says of a snapshot that it does not know yet, before it writes anything."""
 
 
 def shudl(*args: str, timeout_s: float = 300, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -55,6 +59,19 @@ class Platform:
     def source(self) -> str:
         """Connection string of the flights database."""
         return self.endpoints["flights_db"].conninfo
+
+    def in_lake(self, statement: str, timeout_s: float = 120) -> list[tuple[Any, ...]]:
+        """Run a statement on the lake; again while Trino refuses it because a stream commits to the table meanwhile."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                with trino.connect(self.endpoints, "lake") as connection:
+                    cursor = connection.cursor()
+                    cursor.execute(statement)
+                    return [tuple(row) for row in cursor.fetchall()]
+            except TrinoQueryError as error:
+                if time.monotonic() > deadline or not any(words in str(error) for words in COMMITTED_MEANWHILE):
+                    raise
 
     def start_dag(self, dag_id: str, conf: dict[str, Any] | None = None) -> str:
         self.airflow.unpause(dag_id)

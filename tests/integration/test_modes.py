@@ -13,7 +13,6 @@ from typing import Any
 import psycopg
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from trino.exceptions import TrinoQueryError
 
 from include.cdc import reconcile
 from include.cdc.changelog import TOPIC_ID
@@ -101,17 +100,6 @@ class Modes:
             for statement in statements:
                 connection.execute(statement)
 
-    def lake(self, statement: str) -> list[tuple[Any, ...]]:
-        """A table that Flink commits to meanwhile refuses a statement now and then: then it is said again."""
-        store = stores.changelog(self.pipeline, self.endpoints, 60)
-        for _ in range(10):
-            try:
-                return [tuple(row) for row in store.query(statement)]
-            except TrinoQueryError as error:
-                if "is not an ancestor" not in str(error):
-                    raise
-        raise AssertionError(f"refused again and again: {statement}")
-
     def cover(self) -> None:
         wait_until_covered(self.pipeline, self.endpoints, timeout_s=90)
 
@@ -170,7 +158,7 @@ class Modes:
 
     def each_offset_once(self, table: str) -> int:
         """The changes in a changelog, which are all of its topic, each once."""
-        (found,) = self.lake(
+        (found,) = self.platform.in_lake(
             f"SELECT count(*), count(DISTINCT _offset), min(_offset), max(_offset) + 1, max(_partition) "
             f"FROM {self.pipeline.changelog_table(table)}"
         )
@@ -240,14 +228,14 @@ def test_masks(modes: Modes) -> None:
     def mask(text: str) -> str:
         return hashlib.sha256((salt + text).encode()).hexdigest()
 
-    rows = modes.lake(f"SELECT id, name, email, phone FROM {modes.pipeline.iceberg_table(PEOPLE)} WHERE id < 0 ORDER BY id DESC")
+    rows = modes.platform.in_lake(f"SELECT id, name, email, phone FROM {modes.pipeline.iceberg_table(PEOPLE)} WHERE id < 0 ORDER BY id DESC")
     assert rows == [
         (-1, "a", mask("hidden-email-é"), mask("")),
         (-2, "b", None, None),
         (-4, "d", mask("hidden-email-é"), None),
     ]
     changes = f"SELECT id, _op FROM {modes.pipeline.changelog_table(PEOPLE)} WHERE id < 0 ORDER BY _offset"
-    assert modes.lake(changes) == [(-1, "c"), (-2, "c"), (-3, "c"), (-3, "d"), (-4, "c")]
+    assert modes.platform.in_lake(changes) == [(-1, "c"), (-2, "c"), (-3, "c"), (-3, "d"), (-4, "c")]
 
 
 def test_nothing_hidden_is_in_kafka_or_in_logs(modes: Modes) -> None:
@@ -264,7 +252,7 @@ def test_nothing_hidden_is_in_kafka_or_in_logs(modes: Modes) -> None:
 def test_a_changelog_tells_every_change(modes: Modes) -> None:
     """Of a table without a key also the row before an update."""
     table = modes.pipeline.changelog_table(EVENTS)
-    rows = modes.lake(
+    rows = modes.platform.in_lake(
         "SELECT to_iso8601(at), CAST(amount AS varchar), _op, CAST(_before.amount AS varchar), _before.kind, _lsn, _tx_id, "
         f"_committed_at > current_timestamp - INTERVAL '10' MINUTE FROM {table} WHERE kind = 'told' ORDER BY _offset"
     )
@@ -303,9 +291,9 @@ def test_the_folded_changelog_equals_the_mirror(modes: Modes) -> None:
     columns = ", ".join(column.name for column in people.columns)
     fold = f"SELECT {columns} FROM {stores.changelog(modes.pipeline, modes.endpoints, 60).relation(people)}"
     mirror = f"SELECT {columns} FROM {modes.pipeline.iceberg_table(PEOPLE)}"
-    ((rows,),) = modes.lake(f"SELECT count(*) FROM ({mirror})")
-    assert rows > 100 and modes.lake(f"SELECT count(*) FROM ({fold})") == [(rows,)]
-    assert modes.lake(f"({fold} EXCEPT {mirror}) UNION ALL ({mirror} EXCEPT {fold})") == []
+    ((rows,),) = modes.platform.in_lake(f"SELECT count(*) FROM ({mirror})")
+    assert rows > 100 and modes.platform.in_lake(f"SELECT count(*) FROM ({fold})") == [(rows,)]
+    assert modes.platform.in_lake(f"({fold} EXCEPT {mirror}) UNION ALL ({mirror} EXCEPT {fold})") == []
 
 
 def test_proof_while_the_source_changes(modes: Modes) -> None:
@@ -322,20 +310,20 @@ def test_proof_while_the_source_changes(modes: Modes) -> None:
     assert set(rows) == {(PEOPLE, "iceberg"), (PEOPLE, "changelog"), (EVENTS, "changelog")}
     assert min(rows.values()) > 100
     changes = f"SELECT count(*) FROM {modes.pipeline.changelog_table(EVENTS)} WHERE kind = 'again'"
-    assert modes.lake(changes) == [(8,)]
+    assert modes.platform.in_lake(changes) == [(8,)]
 
 
 def test_what_is_wrong_in_changelogs_is_named(modes: Modes) -> None:
     people, events = modes.pipeline.changelog_table(PEOPLE), modes.pipeline.changelog_table(EVENTS)
-    columns = ", ".join(name for (name, *_) in modes.lake(f"SHOW COLUMNS FROM {people}"))
+    columns = ", ".join(name for (name, *_) in modes.platform.in_lake(f"SHOW COLUMNS FROM {people}"))
     wrong = columns.replace("name", "'wrong' AS name").replace("_offset", "_offset + 0 AS _offset")
     modes.execute(f"INSERT INTO {EVENTS} VALUES (NULL, 'lost', 7, ''), (NULL, 'lost', 7, '')")
     modes.cover()
-    modes.lake(f"DELETE FROM {events} WHERE _offset = (SELECT max(_offset) FROM {events} WHERE kind = 'lost')")
-    modes.lake(f"CREATE TABLE {people}_kept AS SELECT {columns} FROM {people} WHERE id = 6 ORDER BY _offset DESC LIMIT 1")
+    modes.platform.in_lake(f"DELETE FROM {events} WHERE _offset = (SELECT max(_offset) FROM {events} WHERE kind = 'lost')")
+    modes.platform.in_lake(f"CREATE TABLE {people}_kept AS SELECT {columns} FROM {people} WHERE id = 6 ORDER BY _offset DESC LIMIT 1")
     last = f"_offset = (SELECT _offset FROM {people}_kept)"
-    modes.lake(f"DELETE FROM {people} WHERE {last}")
-    modes.lake(f"INSERT INTO {people} SELECT {wrong} FROM {people}_kept")
+    modes.platform.in_lake(f"DELETE FROM {people} WHERE {last}")
+    modes.platform.in_lake(f"INSERT INTO {people} SELECT {wrong} FROM {people}_kept")
     report = modes.prove()
     assert found(report) == {
         (EVENTS, "changelog", "missing"): [{"at": None, "kind": "lost", "amount": "7.00"}],
