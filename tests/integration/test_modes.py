@@ -228,7 +228,9 @@ def test_masks(modes: Modes) -> None:
     def mask(text: str) -> str:
         return hashlib.sha256((salt + text).encode()).hexdigest()
 
-    rows = modes.platform.in_lake(f"SELECT id, name, email, phone FROM {modes.pipeline.iceberg_table(PEOPLE)} WHERE id < 0 ORDER BY id DESC")
+    rows = modes.platform.in_lake(
+        f"SELECT id, name, email, phone FROM {modes.pipeline.iceberg_table(PEOPLE)} WHERE id < 0 ORDER BY id DESC"
+    )
     assert rows == [
         (-1, "a", mask("hidden-email-é"), mask("")),
         (-2, "b", None, None),
@@ -320,7 +322,9 @@ def test_what_is_wrong_in_changelogs_is_named(modes: Modes) -> None:
     modes.execute(f"INSERT INTO {EVENTS} VALUES (NULL, 'lost', 7, ''), (NULL, 'lost', 7, '')")
     modes.cover()
     modes.platform.in_lake(f"DELETE FROM {events} WHERE _offset = (SELECT max(_offset) FROM {events} WHERE kind = 'lost')")
-    modes.platform.in_lake(f"CREATE TABLE {people}_kept AS SELECT {columns} FROM {people} WHERE id = 6 ORDER BY _offset DESC LIMIT 1")
+    modes.platform.in_lake(
+        f"CREATE TABLE {people}_kept AS SELECT {columns} FROM {people} WHERE id = 6 ORDER BY _offset DESC LIMIT 1"
+    )
     last = f"_offset = (SELECT _offset FROM {people}_kept)"
     modes.platform.in_lake(f"DELETE FROM {people} WHERE {last}")
     modes.platform.in_lake(f"INSERT INTO {people} SELECT {wrong} FROM {people}_kept")
