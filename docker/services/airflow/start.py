@@ -3,16 +3,37 @@
 The API server does both (Airflow's own lock keeps two of them apart); every other role waits until the
 database is at this Airflow's revision. All of it costs one import of Airflow, which the database's own
 start overlaps.
+
+The scheduler also imports what tasks import: its workers are forked from it, and a task then starts without a
+second of imports.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from collections.abc import Callable
 
 WAIT_S = 180
 UNREACHABLE = "unreachable"
+TASKS_IMPORT = (
+    "airflow.sdk.execution_time.task_runner",
+    "boto3",
+    "clickhouse_connect",
+    "confluent_kafka.admin",
+    "httpx",
+    "include.cdc.reconcile",
+    "include.platform.checks",
+    "include.proof",
+    "include.serving.publish",
+    "psycopg",
+    "pyiceberg.catalog.rest",
+    "shudl.dbt",
+    "shudl.operators",
+    "shudl.spark",
+    "trino",
+)
 
 
 def revision() -> str | None:
@@ -61,6 +82,9 @@ def main() -> None:
         migrate_and_seed(head)
     else:
         wait_until(lambda now: now == head, "airflow-api-server")
+    if sys.argv[1] == "scheduler":
+        for module in TASKS_IMPORT:
+            importlib.import_module(module)
     airflow()
 
 
