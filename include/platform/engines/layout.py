@@ -32,6 +32,9 @@ AVRO_CONVERTER = (
 )
 """Confluent's converter and what it needs beside Kafka Connect's own API, which must not be in the plugin's folder."""
 
+TRINO_PLUGINS = ("password-authenticators",)
+"""What is used of the plugins that come with the server."""
+
 
 class _Reading:
     """A file opened for reading that tells ``row`` how far it was read."""
@@ -121,15 +124,16 @@ def _spark(folder: Path, files: list[Path], row: Row) -> None:
 
 
 def _trino(folder: Path, files: list[Path], row: Row) -> None:
-    """The server without its own plugins; jars that plugins share are hard links, so all is unpacked first."""
+    """The server with none of its own plugins but one; jars that plugins share are hard links, so all is unpacked first."""
     server = next(file for file in files if file.name.startswith("trino-server-core"))
     untar(server, folder / "unpacked", row)
     (top,) = (folder / "unpacked").iterdir()
-    shutil.rmtree(top / "plugin")
+    for plugin in (top / "plugin").iterdir():
+        if plugin.name not in TRINO_PLUGINS:
+            shutil.rmtree(plugin)
     for part in top.iterdir():
         part.rename(folder / part.name)
     top.rmdir()
-    (folder / "plugin").mkdir()
     for plugin in files:
         if plugin != server:
             unzip(plugin, folder / "unpacked", row)
