@@ -1,9 +1,15 @@
 # Shared by every entrypoint. Sourced, never run.
 #   need VAR...              stop, naming the first variable that is not set
 #   secret VAR...            read each VAR from the file that VAR_FILE names, and export it
-#   render TEMPLATE FILE     replace ${NAME} in TEMPLATE from the environment; FILE is readable by its owner only
+#   tls                      whether this service is to speak TLS
+#   render TEMPLATE FILE     replace each ${NAME} in TEMPLATE by the variable NAME, and $$ by $; FILE is readable by its owner only
 #   wait_for HOST PORT S     wait until HOST:PORT accepts a connection, at most S seconds
-#   as_postgres_user CMD...  (in postgres/) see there
+#   die TEXT                 stop, saying why
+#
+# TLS, for all services alike:
+#   TLS_CERT_FILE, TLS_KEY_FILE, TLS_CA_FILE  PEM files; with all three the service speaks TLS and nothing else
+#   TLS_CA_FILE              alone: the authority that its clients trust, instead of those of the system
+#   TLS_TRUSTSTORE_FILE      the same for JVMs: PKCS#12 without a password
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[1]}")" && pwd)
@@ -32,11 +38,47 @@ secret() {
     done
 }
 
+tls() {
+    [ -n "${TLS_CERT_FILE:-}" ]
+}
+
+trust() { # Called below: checks the files of TLS and has the clients of this process trust TLS_CA_FILE.
+    local name
+    [ -z "${TLS_CERT_FILE:-}${TLS_KEY_FILE:-}" ] || need TLS_CERT_FILE TLS_KEY_FILE TLS_CA_FILE
+    for name in TLS_CERT_FILE TLS_KEY_FILE TLS_CA_FILE TLS_TRUSTSTORE_FILE; do
+        [ -z "${!name:-}" ] || [ -r "${!name}" ] || die "$name=${!name} cannot be read"
+    done
+    if [ -n "${TLS_CA_FILE:-}" ]; then
+        export SSL_CERT_FILE=$TLS_CA_FILE REQUESTS_CA_BUNDLE=$TLS_CA_FILE AWS_CA_BUNDLE=$TLS_CA_FILE CURL_CA_BUNDLE=$TLS_CA_FILE
+    fi
+    if [ -n "${TLS_TRUSTSTORE_FILE:-}" ]; then
+        JAVA_TOOL_OPTIONS="${JAVA_TOOL_OPTIONS:+$JAVA_TOOL_OPTIONS }-Djavax.net.ssl.trustStore=$TLS_TRUSTSTORE_FILE"
+        export JAVA_TOOL_OPTIONS="$JAVA_TOOL_OPTIONS -Djavax.net.ssl.trustStoreType=PKCS12"
+    fi
+}
+
 render() {
-    local out=$2
-    mkdir -p "$(dirname "$out")"
-    (umask 077 && envsubst <"$1" >"$out.new") || die "cannot render $1"
-    mv "$out.new" "$out"
+    local template=$1 file=$2 text out='' name
+    [ -r "$template" ] || die "$template cannot be read"
+    IFS= read -r -d '' text <"$template" || true
+    while [[ $text == *'$'* ]]; do
+        out+=${text%%'$'*}
+        text=${text#*'$'}
+        if [[ $text == '$'* ]]; then
+            out+='$'
+            text=${text#'$'}
+        elif [[ $text =~ ^\{([A-Z][A-Z0-9_]*)\} ]]; then
+            name=${BASH_REMATCH[1]}
+            [ -n "${!name+set}" ] || die "$name must be set: $template needs it"
+            out+=${!name}
+            text=${text#*'}'}
+        else
+            die "$template: a \$ must begin \${NAME} or \$\$, before: ${text%%$'\n'*}"
+        fi
+    done
+    mkdir -p "$(dirname "$file")"
+    (umask 077 && printf %s "$out$text" >"$file.new")
+    mv "$file.new" "$file"
 }
 
 wait_for() {
@@ -47,4 +89,4 @@ wait_for() {
     done
 }
 
-export PATH="$here/../common/bin:$PATH"
+trust
