@@ -33,7 +33,8 @@ from include.cdc.source import describe
 from include.cli.console import USAGE, CliError, say, size
 from include.cli.dags import UNDER_WAY
 from include.platform.airflow import AirflowClient, AirflowError, AirflowUnreachable
-from include.platform.endpoints import CONN_IDS, Endpoint, keep, local_endpoints
+from include.platform.catalog import CONN_IDS
+from include.platform.endpoints import Endpoint, keep, local_endpoints
 from include.platform.settings import ROOT, Settings, settings
 
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.$]*")

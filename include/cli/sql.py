@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from include.cli.console import NOT_HEALTHY, CliError, out, say, seconds
-from include.platform.catalog import service
-from include.platform.endpoints import CONN_IDS, Endpoints
+from include.platform.catalog import CONN_IDS, service
+from include.platform.endpoints import Endpoints
 
 SERVICES = {"postgres": "postgres", "trino": "trino", "clickhouse": "clickhouse", "flink": "flink-sql-gateway"}
 """Engine, as people call it → the service that answers its statements."""

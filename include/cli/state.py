@@ -88,7 +88,7 @@ class Parallel:
 
 def service_url(svc: Service, endpoints: Endpoints, s: Settings = settings) -> str:
     """Where ``svc`` is reached, without a password."""
-    from include.platform.endpoints import CONN_IDS
+    from include.platform.catalog import CONN_IDS
 
     if svc.name == "airflow-db":
         return f"postgresql://airflow@{s.host}:{s.port(svc.port)}/airflow"

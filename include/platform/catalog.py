@@ -7,7 +7,9 @@ the CLI's tables and the tests read it. How to tell that a service is healthy an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from include.platform.settings import settings
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,9 @@ class Service:
     """One supervised service.
 
     ``entrypoint`` is the folder below ``docker/services``; ``port`` the name of its main port in
-    :data:`include.platform.settings.PORT_OFFSETS`; ``ports`` the names of every port it listens on;
+    :data:`include.platform.settings.PORT_OFFSETS` or, in docker, ``DOCKER_ADDRESSES``; ``ports`` the names of every port
+    it listens on (local); ``conn_id`` the Airflow connection through which it is reached; ``containers`` those that it is
+    made of in docker (by default one of its own name);
     ``needs`` the services that must *work* before it starts, and ``check_needs`` those that must be healthy
     before its own functional check; ``start_timeout_s`` how long it may
     take from its start until it is healthy; ``stop_signal`` asks it to end (PostgreSQL waits for its clients
@@ -33,12 +37,21 @@ class Service:
     start_timeout_s: int = 300
     stop_timeout_s: int = 20
     stop_signal: str = "TERM"
+    conn_id: str = ""
+    containers: tuple[str, ...] = ()
 
 
-LAYERS = ("storage", "messaging", "catalog", "integration", "compute", "serving")
-
-SERVICES: tuple[Service, ...] = (
-    Service("postgres", "PostgreSQL (source database)", "storage", "postgres", "postgres", ("postgres",), stop_signal="INT"),
+LOCAL: tuple[Service, ...] = (
+    Service(
+        "postgres",
+        "PostgreSQL (source database)",
+        "storage",
+        "postgres",
+        "postgres",
+        ("postgres",),
+        stop_signal="INT",
+        conn_id="flights_db",
+    ),
     Service(
         "s3",
         "S3 storage (SeaweedFS)",
@@ -46,13 +59,47 @@ SERVICES: tuple[Service, ...] = (
         "s3",
         "s3",
         ("s3", "s3_master", "s3_master_grpc", "s3_volume", "s3_volume_grpc", "s3_filer", "s3_filer_grpc", "s3_grpc"),
+        conn_id="shudl_s3",
     ),
-    Service("kafka", "Kafka (KRaft)", "messaging", "kafka", "kafka", ("kafka", "kafka_controller"), stop_timeout_s=40),
-    Service("registry", "Schema registry (Apicurio)", "messaging", "registry", "registry", ("registry", "registry_management")),
     Service(
-        "nessie", "Nessie (Iceberg REST catalog)", "catalog", "nessie", "nessie", ("nessie", "nessie_management"), needs=("s3",)
+        "kafka",
+        "Kafka (KRaft)",
+        "messaging",
+        "kafka",
+        "kafka",
+        ("kafka", "kafka_controller"),
+        stop_timeout_s=40,
+        conn_id="shudl_kafka",
     ),
-    Service("connect", "Kafka Connect with Debezium", "integration", "connect", "connect", ("connect",), needs=("kafka",)),
+    Service(
+        "registry",
+        "Schema registry (Apicurio)",
+        "messaging",
+        "registry",
+        "registry",
+        ("registry", "registry_management"),
+        conn_id="shudl_registry",
+    ),
+    Service(
+        "nessie",
+        "Nessie (Iceberg REST catalog)",
+        "catalog",
+        "nessie",
+        "nessie",
+        ("nessie", "nessie_management"),
+        needs=("s3",),
+        conn_id="shudl_nessie",
+    ),
+    Service(
+        "connect",
+        "Kafka Connect with Debezium",
+        "integration",
+        "connect",
+        "connect",
+        ("connect",),
+        needs=("kafka",),
+        conn_id="shudl_connect",
+    ),
     Service(
         "flink-jobmanager",
         "Flink job manager",
@@ -60,6 +107,7 @@ SERVICES: tuple[Service, ...] = (
         "flink",
         "flink",
         ("flink", "flink_jobmanager_rpc", "flink_blob", "flink_metrics"),
+        conn_id="shudl_flink",
     ),
     Service(
         "flink-taskmanager",
@@ -69,6 +117,7 @@ SERVICES: tuple[Service, ...] = (
         "flink_taskmanager_rpc",
         ("flink_taskmanager_rpc", "flink_taskmanager_data", "flink_taskmanager_metrics"),
         check_needs=("flink-jobmanager",),
+        conn_id="shudl_flink",
     ),
     Service(
         "flink-sql-gateway",
@@ -78,8 +127,9 @@ SERVICES: tuple[Service, ...] = (
         "flink_gateway",
         ("flink_gateway",),
         check_needs=("flink-jobmanager", "flink-taskmanager"),
+        conn_id="shudl_flink_gateway",
     ),
-    Service("spark-master", "Spark master", "compute", "spark", "spark", ("spark", "spark_ui")),
+    Service("spark-master", "Spark master", "compute", "spark", "spark", ("spark", "spark_ui"), conn_id="shudl_spark"),
     Service(
         "spark-worker",
         "Spark worker",
@@ -88,10 +138,94 @@ SERVICES: tuple[Service, ...] = (
         "spark_worker",
         ("spark_worker", "spark_worker_ui"),
         check_needs=("spark-master", "nessie", "trino", "clickhouse"),
+        conn_id="shudl_spark",
     ),
-    Service("trino", "Trino", "compute", "trino", "trino", ("trino",), check_needs=("nessie",), stop_timeout_s=15),
-    Service("clickhouse", "ClickHouse", "serving", "clickhouse", "clickhouse", ("clickhouse",), check_needs=("nessie",)),
+    Service(
+        "trino",
+        "Trino",
+        "compute",
+        "trino",
+        "trino",
+        ("trino",),
+        check_needs=("nessie",),
+        stop_timeout_s=15,
+        conn_id="shudl_trino",
+    ),
+    Service(
+        "clickhouse",
+        "ClickHouse",
+        "serving",
+        "clickhouse",
+        "clickhouse",
+        ("clickhouse",),
+        check_needs=("nessie",),
+        conn_id="shudl_clickhouse",
+    ),
 )
+"""The platform as processes of one machine, in the order in which they start."""
+
+
+def _in_docker() -> tuple[Service, ...]:
+    """The platform as containers: a PostgreSQL that fails over, MinIO, and what a team's server has besides."""
+    same = {svc.name: svc for svc in LOCAL}
+    return (
+        Service(
+            "etcd",
+            "etcd (who leads)",
+            "consensus",
+            "etcd",
+            "etcd",
+            (),
+            conn_id="shudl_etcd",
+            containers=("etcd1", "etcd2", "etcd3"),
+        ),
+        Service(
+            "patroni",
+            "PostgreSQL cluster (Patroni)",
+            "database",
+            "patroni",
+            "patroni",
+            (),
+            needs=("etcd",),
+            stop_timeout_s=60,
+            conn_id="shudl_patroni",
+            containers=("patroni1", "patroni2"),
+        ),
+        Service(
+            "haproxy",
+            "HAProxy (way to PostgreSQL)",
+            "database",
+            "haproxy",
+            "postgres",
+            (),
+            needs=("patroni",),
+            conn_id="flights_db",
+        ),
+        replace(same["s3"], title="S3 storage (MinIO)", entrypoint="minio"),
+        same["kafka"],
+        replace(same["registry"], needs=("haproxy",)),
+        Service("kafka-ui", "Kafka UI", "messaging", "kafka-ui", "kafka_ui", (), needs=("kafka",), conn_id="shudl_kafka_ui"),
+        replace(same["nessie"], needs=("s3", "haproxy")),
+        replace(same["connect"], needs=("kafka", "registry")),
+        *(same[name] for name in ("flink-jobmanager", "flink-taskmanager", "flink-sql-gateway", "spark-master", "spark-worker")),
+        *(same[name] for name in ("trino", "clickhouse")),
+        Service("dbt-docs", "dbt docs", "serving", "dbt-docs", "dbt_docs", (), conn_id="shudl_dbt_docs"),
+        Service("keycloak", "Keycloak", "access", "keycloak", "keycloak", (), needs=("haproxy",), conn_id="shudl_keycloak"),
+        Service("prometheus", "Prometheus", "monitoring", "prometheus", "prometheus", (), conn_id="shudl_prometheus"),
+        Service("alertmanager", "Alertmanager", "monitoring", "alertmanager", "alertmanager", (), conn_id="shudl_alertmanager"),
+        Service("loki", "Loki", "monitoring", "loki", "loki", (), conn_id="shudl_loki"),
+        Service("alloy", "Alloy", "monitoring", "alloy", "alloy", (), check_needs=("loki",), conn_id="shudl_alloy"),
+        Service(
+            "grafana", "Grafana", "monitoring", "grafana", "grafana", (), check_needs=("prometheus",), conn_id="shudl_grafana"
+        ),
+    )
+
+
+DOCKER = _in_docker()
+SERVICES = DOCKER if settings.docker else LOCAL
+"""The services of this runtime, in the order in which they start."""
+
+LAYERS = tuple(dict.fromkeys(svc.layer for svc in SERVICES))
 
 CONTROL_PLANE: tuple[Service, ...] = (
     Service("airflow-db", "Airflow's metadata database", "control", "postgres", "airflow_db", ("airflow_db",), stop_signal="INT"),
@@ -103,6 +237,9 @@ CONTROL_PLANE: tuple[Service, ...] = (
     Service("airflow-triggerer", "Airflow triggerer", "control", "airflow", "", (), needs=("airflow-db",)),
 )
 """Airflow itself: it controls the services above, so it never depends on one of them."""
+
+CONN_IDS: dict[str, str] = {svc.name: svc.conn_id for svc in SERVICES}
+"""Service name → the Airflow connection through which it is reached."""
 
 BY_NAME: dict[str, Service] = {service.name: service for service in (*CONTROL_PLANE, *SERVICES)}
 

@@ -16,9 +16,10 @@ from typing import Any
 import httpx
 
 from include.lake.catalog import BRANCH, BUCKET, PUBLISHED, REGION, WAREHOUSE, Lake
-from include.platform.catalog import service
-from include.platform.endpoints import CONN_IDS, Endpoint, Endpoints
+from include.platform.catalog import CONN_IDS, service
+from include.platform.endpoints import Endpoint, Endpoints
 from include.platform.flink import JobManager, SqlGateway
+from include.platform.kafka import KafkaUnreachable, admin_client, brokers, client_config
 from include.platform.spark import Master, submit, web_ui
 
 HEALTH_TIMEOUT_S = 4.0
@@ -93,9 +94,10 @@ def _s3_healthy(endpoint: Endpoint) -> None:
 
 
 def _kafka_healthy(endpoint: Endpoint) -> None:
-    metadata = _kafka_admin(endpoint).list_topics(timeout=HEALTH_TIMEOUT_S)
-    if not metadata.brokers:
-        raise NotHealthy("no broker is registered")
+    try:
+        brokers(endpoint, HEALTH_TIMEOUT_S)
+    except KafkaUnreachable as error:
+        raise NotHealthy(str(error)) from None
 
 
 def _taskmanager_healthy(endpoint: Endpoint) -> None:
@@ -180,27 +182,21 @@ def _s3_works(endpoints: Endpoints) -> dict[str, Any]:
     return {"bucket": BUCKET, "bytes": len(body)}
 
 
-def _kafka_admin(endpoint: Endpoint) -> Any:
-    from confluent_kafka.admin import AdminClient
-
-    return AdminClient({"bootstrap.servers": endpoint.extra["bootstrap.servers"], "socket.timeout.ms": 5000, "log_level": 0})
-
-
 def _kafka_works(endpoints: Endpoints) -> dict[str, Any]:
     from confluent_kafka import Consumer, Producer
     from confluent_kafka.admin import NewTopic
 
     endpoint = endpoints["shudl_kafka"]
-    servers = {"bootstrap.servers": endpoint.extra["bootstrap.servers"]}
-    admin = _kafka_admin(endpoint)
+    admin = admin_client(endpoint, {"socket.timeout.ms": 5000})
     topic = f"_shudl_check_{uuid.uuid4().hex[:12]}"
     admin.create_topics([NewTopic(topic, num_partitions=1)])[topic].result(30)
     try:
         sent = uuid.uuid4().bytes
-        producer = Producer({**servers, "acks": "all", "message.timeout.ms": 30000})
+        producer = Producer(client_config(endpoint, {"acks": "all", "message.timeout.ms": 30000}))
         producer.produce(topic, sent)
         _expect(producer.flush(30) == 0, "the message was not acknowledged within 30 s")
-        consumer = Consumer({**servers, "group.id": topic, "auto.offset.reset": "earliest", "enable.auto.commit": False})
+        reading = {"group.id": topic, "auto.offset.reset": "earliest", "enable.auto.commit": False}
+        consumer = Consumer(client_config(endpoint, reading))
         try:
             consumer.subscribe([topic])
             deadline, got = time.monotonic() + 30, None
@@ -214,7 +210,7 @@ def _kafka_works(endpoints: Endpoints) -> dict[str, Any]:
     finally:
         admin.delete_topics([topic])[topic].result(30)
         admin.delete_consumer_groups([topic])
-    return {"brokers": len(admin.list_topics(timeout=5).brokers)}
+    return {"brokers": brokers(endpoint)}
 
 
 def _registry_works(endpoints: Endpoints) -> dict[str, Any]:

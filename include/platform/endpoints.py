@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from include.platform.settings import Settings, SettingsError, settings
+from include.platform.catalog import DOCKER
+from include.platform.settings import DOCKER_CA, Settings, SettingsError, settings
 
 
 @dataclass(frozen=True)
@@ -44,61 +45,67 @@ class Endpoint:
             raise ValueError(f"connection {self.conn_id} is of type {self.conn_type}, not postgres")
         from psycopg.conninfo import make_conninfo
 
+        tls = {name: self.extra[name] for name in ("sslmode", "sslrootcert") if name in self.extra}
         return make_conninfo(
-            host=self.host, port=self.port, user=self.login, password=self.password, dbname=self.schema, connect_timeout=10
+            host=self.host, port=self.port, user=self.login, password=self.password, dbname=self.schema, connect_timeout=10, **tls
         )
 
 
 Endpoints = Mapping[str, Endpoint]
 """Endpoints by connection id."""
 
-FLIGHTS_DATABASE = "flights"
-
-CONN_IDS = {
-    "postgres": "flights_db",
-    "s3": "shudl_s3",
-    "nessie": "shudl_nessie",
-    "kafka": "shudl_kafka",
-    "registry": "shudl_registry",
-    "connect": "shudl_connect",
-    "flink-jobmanager": "shudl_flink",
-    "flink-taskmanager": "shudl_flink",
-    "flink-sql-gateway": "shudl_flink_gateway",
-    "spark-master": "shudl_spark",
-    "spark-worker": "shudl_spark",
-    "trino": "shudl_trino",
-    "clickhouse": "shudl_clickhouse",
-}
-"""Service name → the Airflow connection through which it is reached."""
-
 
 def local_endpoints(s: Settings = settings) -> dict[str, Endpoint]:
     """The endpoints of the platform that this checkout runs, and the sources that were added, by connection id."""
 
-    def endpoint(conn_id: str, conn_type: str, port: str, **fields: Any) -> Endpoint:
-        return Endpoint(conn_id, conn_type, s.host, s.port(port), **fields)
+    def endpoint(conn_id: str, conn_type: str, port: str, extra: Mapping[str, Any] | None = None, **fields: Any) -> Endpoint:
+        scheme = {"scheme": "https"} if s.scheme(port) == "https" else {}
+        return Endpoint(conn_id, conn_type, *s.address(port), extra={**scheme, **(extra or {})}, **fields)
 
-    made = (
+    database = {"sslmode": "verify-full", "sslrootcert": str(DOCKER_CA)} if s.docker else {}
+    made = [
         endpoint(
-            "flights_db", "postgres", "postgres", login="flights", password=s.secret("postgres_flights"), schema=FLIGHTS_DATABASE
+            "flights_db",
+            "postgres",
+            "postgres",
+            database,
+            login="flights",
+            password=s.secret("postgres_flights"),
+            schema="flights",
         ),
         endpoint("shudl_s3", "generic", "s3", login=s.secret("s3_access_key"), password=s.secret("s3_secret_key")),
         endpoint("shudl_nessie", "http", "nessie"),
-        endpoint("shudl_kafka", "kafka", "kafka", extra={"bootstrap.servers": f"{s.host}:{s.port('kafka')}"}),
+        endpoint("shudl_kafka", "kafka", "kafka", _kafka(s)),
         endpoint("shudl_registry", "http", "registry"),
         endpoint(
-            "shudl_connect",
-            "http",
-            "connect",
-            extra={"secrets_dir": str(s.connect_secrets), "mask_secret": s.secret("mask_salt")},
+            "shudl_connect", "http", "connect", {"secrets_dir": str(s.connect_secrets), "mask_secret": s.secret("mask_salt")}
         ),
-        endpoint("shudl_flink", "http", "flink", extra={"checkpoint_dir": str(s.data("flink") / "checkpoints")}),
+        endpoint("shudl_flink", "http", "flink", {"checkpoint_dir": str(s.data("flink") / "checkpoints")}),
         endpoint("shudl_flink_gateway", "http", "flink_gateway"),
-        endpoint("shudl_spark", "spark", "spark", password=s.secret("spark_auth"), extra={"web_ui": s.url("spark_ui")}),
-        endpoint("shudl_trino", "trino", "trino", login="shudl"),
+        endpoint("shudl_spark", "spark", "spark", {"web_ui": s.url("spark_ui")}, password=s.secret("spark_auth")),
+        endpoint("shudl_trino", "trino", "trino", login="shudl", password=s.secret("trino") if s.docker else ""),
         endpoint("shudl_clickhouse", "generic", "clickhouse", login="shudl", password=s.secret("clickhouse")),
-    )
+    ]
+    if s.docker:
+        known = {e.conn_id for e in made}
+        made += [endpoint(svc.conn_id, "http", svc.port) for svc in DOCKER if svc.conn_id not in known]
     return {e.conn_id: e for e in (*made, *_added_sources(s))}
+
+
+def _kafka(s: Settings) -> dict[str, str]:
+    """librdkafka's settings."""
+    host, port = s.address("kafka")
+    servers = {"bootstrap.servers": f"{host}:{port}"}
+    if not s.docker:
+        return servers
+    return {
+        **servers,
+        "security.protocol": "SASL_SSL",
+        "sasl.mechanism": "SCRAM-SHA-512",
+        "sasl.username": "airflow",
+        "sasl.password": s.secret("kafka_airflow"),
+        "ssl.ca.location": str(DOCKER_CA),
+    }
 
 
 def keep(endpoint: Endpoint, s: Settings = settings) -> None:

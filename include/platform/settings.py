@@ -2,6 +2,7 @@
 
 One object, :data:`settings`, read from the environment once:
 
+``SHUDL_RUNTIME``          ``local`` (processes of this machine, the default) or ``docker`` (containers, docker/compose.yaml)
 ``SHUDL_HOME``             folder of everything that ShuDL installs and writes (default ``<checkout>/.shudl``)
 ``SHUDL_INSTALL``          folder of the environments and engines, when several platforms share them (default ``SHUDL_HOME``)
 ``SHUDL_PIPELINES``        folder of the pipeline files (default ``<checkout>/include/pipelines``)
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import os
 import secrets as random_secrets
+import socket
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +58,58 @@ PORT_OFFSETS = {
 }
 """Offset of every port in the block; the block's first port is ``SHUDL_PORT_BASE``."""
 
+DOCKER_ADDRESSES = {
+    "airflow": ("airflow-api-server", 8280),
+    "airflow_db": ("airflow-db", 5432),
+    "etcd": ("etcd1", 2379),
+    "patroni": ("patroni1", 8008),
+    "postgres": ("haproxy", 15000),
+    "postgres_read": ("haproxy", 15001),
+    "haproxy_stats": ("haproxy", 8404),
+    "s3": ("s3", 9000),
+    "nessie": ("nessie", 19120),
+    "kafka": ("kafka", 9092),
+    "registry": ("registry", 8085),
+    "connect": ("connect", 8083),
+    "kafka_ui": ("kafka-ui", 8090),
+    "flink": ("flink-jobmanager", 8081),
+    "flink_gateway": ("flink-sql-gateway", 8084),
+    "spark": ("spark-master", 7077),
+    "spark_ui": ("spark-master", 8088),
+    "trino": ("trino", 8080),
+    "clickhouse": ("clickhouse", 8123),
+    "keycloak": ("keycloak", 8543),
+    "prometheus": ("prometheus", 9090),
+    "alertmanager": ("alertmanager", 9095),
+    "grafana": ("grafana", 3000),
+    "loki": ("loki", 3100),
+    "alloy": ("alloy", 12345),
+    "dbt_docs": ("dbt-docs", 8580),
+}
+"""Container and port of what containers reach of each other. ``docker/compose.yaml`` is held to it by a test."""
+
+DOCKER_TLS = frozenset(
+    (
+        "airflow",
+        "etcd",
+        "patroni",
+        "s3",
+        "nessie",
+        "registry",
+        "connect",
+        "trino",
+        "clickhouse",
+        "keycloak",
+        "grafana",
+        "dbt_docs",
+    )
+)
+"""What of it speaks HTTPS. PostgreSQL and Kafka have TLS in their own protocols."""
+
+DOCKER_SECRETS = Path("/run/secrets")
+DOCKER_CA = DOCKER_SECRETS / "ca.crt"
+RUNTIMES = ("local", "docker")
+
 
 class SettingsError(ValueError):
     """A setting from the environment that cannot be used; the text names it and the way out."""
@@ -74,6 +128,8 @@ class Settings:
     home: Path
     port_base: int
     host: str = "127.0.0.1"
+    """The name by which others reach what this process serves (Spark's drivers)."""
+    runtime: str = "local"
     install: Path | None = None
     spark_java_home: Path | None = None
     pipelines: Path = ROOT / "include" / "pipelines"
@@ -87,15 +143,41 @@ class Settings:
         if not raw.isdigit() or not 1024 <= int(raw) <= 65435:
             raise SettingsError(f"SHUDL_PORT_BASE={raw}: must be a number from 1024 to 65435")
         java = os.environ.get("SHUDL_SPARK_JAVA_HOME")
-        spark_java_home = Path(java).expanduser().absolute() if java else None
-        return cls(home=home, port_base=int(raw), install=install, pipelines=pipelines, spark_java_home=spark_java_home)
+        runtime = os.environ.get("SHUDL_RUNTIME") or "local"
+        if runtime not in RUNTIMES:
+            raise SettingsError(f"SHUDL_RUNTIME={runtime}: must be {' or '.join(RUNTIMES)}")
+        return cls(
+            home=home,
+            port_base=int(raw),
+            host=socket.gethostname() if runtime == "docker" else cls.host,
+            runtime=runtime,
+            install=install,
+            pipelines=pipelines,
+            spark_java_home=Path(java).expanduser().absolute() if java else None,
+        )
+
+    @property
+    def docker(self) -> bool:
+        return self.runtime == "docker"
+
+    @property
+    def bind(self) -> str:
+        """The address on which this process listens for others."""
+        return "0.0.0.0" if self.docker else self.host
+
+    def address(self, name: str) -> tuple[str, int]:
+        """Host and TCP port of what is called ``name`` in :data:`PORT_OFFSETS`, or :data:`DOCKER_ADDRESSES`."""
+        return DOCKER_ADDRESSES[name] if self.docker else (self.host, self.port_base + PORT_OFFSETS[name])
 
     def port(self, name: str) -> int:
-        """The TCP port called ``name`` in :data:`PORT_OFFSETS`."""
-        return self.port_base + PORT_OFFSETS[name]
+        return self.address(name)[1]
+
+    def scheme(self, name: str) -> str:
+        return "https" if self.docker and name in DOCKER_TLS else "http"
 
     def url(self, name: str) -> str:
-        return f"http://{self.host}:{self.port(name)}"
+        host, port = self.address(name)
+        return f"{self.scheme(name)}://{host}:{port}"
 
     def _folder(self, *parts: str, mode: int = 0o755) -> Path:
         return _made(self.home.joinpath(*parts), mode)
@@ -146,7 +228,15 @@ class Settings:
         return self.envs / env / "bin" / "python"
 
     def secret_file(self, name: str) -> Path:
-        """The file (mode 0600) that holds the secret ``name``; made with a random value at first use."""
+        """The file (mode 0600) that holds the secret ``name``; made with a random value at first use.
+
+        In docker it is the container's, made by ``make secrets``. Raises :class:`SettingsError` where it has none.
+        """
+        if self.docker:
+            path = DOCKER_SECRETS / name
+            if not os.access(path, os.R_OK):
+                raise SettingsError(f"{path} cannot be read: this container is not given the secret {name} (docker/compose.yaml)")
+            return path
         path = self._folder("secrets", mode=0o700) / name
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -19,8 +19,10 @@ from pathlib import Path
 
 import psutil
 
+from include.platform import jre
 from include.platform.catalog import CONTROL_PLANE, SERVICES, Service, service
 from include.platform.environment import service_environment
+from include.platform.runtime import RuntimeUnavailable
 from include.platform.settings import ROOT, Settings, settings
 
 LOG_MAX_BYTES = "20MB"
@@ -34,7 +36,7 @@ HELD_DOWN = (0, 200)
 RESTARTS_WITHIN_S = 10
 
 
-class SupervisorError(RuntimeError):
+class SupervisorError(RuntimeUnavailable):
     """supervisord cannot be reached or refused; the text says what to do."""
 
 
@@ -218,6 +220,13 @@ class Supervisor:
     def state(self, name: str) -> str:
         """One of the values of :data:`STATES`; ``stopped`` when supervisord itself does not run."""
         return self.info(name)["state"]
+
+    def left_out(self, name: str) -> str:
+        """Why this machine leaves the service out; empty for one that it can run."""
+        return jre.left_out(name, self.settings)
+
+    def how_to_look(self, name: str) -> str:
+        return f"./shudl logs {name}"
 
     def info(self, name: str) -> dict:
         """``{state, pid, uptime_s, detail}`` of a service."""

@@ -9,7 +9,8 @@ from typing import Any
 from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from include.platform.endpoints import CONN_IDS, Endpoint, Endpoints, local_endpoints
+from include.platform.catalog import CONN_IDS
+from include.platform.endpoints import Endpoint, Endpoints, local_endpoints
 
 
 class MissingConnection(KeyError):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
-from include.platform.catalog import BY_NAME
-from include.platform.endpoints import CONN_IDS, Endpoint
+from include.platform.catalog import BY_NAME, CONN_IDS
+from include.platform.endpoints import Endpoint
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -48,12 +48,11 @@ class StartService(ServiceOperator):
     ui_color = "#dbe9f6"
 
     def execute(self, context: Context) -> str:
-        from include.platform.jre import left_out
-        from include.platform.supervisor import Supervisor
+        from include.platform.runtime import runtime
 
-        if not self.external and (reason := left_out(self.service)):
+        if not self.external and (reason := runtime().left_out(self.service)):
             raise AirflowSkipException(f"{self.service} is left out: {reason}")
-        was = "external" if self.external else "stopped" if Supervisor().start(self.service) else "running"
+        was = "external" if self.external else "stopped" if runtime().start(self.service) else "running"
         self.log.info("%s was %s", self.service, was)
         return was
 
@@ -107,13 +106,13 @@ class StopService(ServiceOperator):
         self.services = services
 
     def execute(self, context: Context) -> str:
-        from include.platform.supervisor import Supervisor
+        from include.platform.runtime import runtime
 
         if self.services and self.service not in self.services.split(","):
             raise AirflowSkipException(f"{self.service} is not among {self.services}")
         if self.external:
             raise AirflowSkipException(f"{self.service} at {self.endpoint.address} is not ours to stop")
-        return "running" if Supervisor().stop(self.service) else "stopped"
+        return "running" if runtime().stop(self.service) else "stopped"
 
 
 class WriteBootstrapEvidence(BaseOperator):
@@ -128,7 +127,7 @@ class WriteBootstrapEvidence(BaseOperator):
 
     def execute(self, context: Context) -> str:
         from include.platform.evidence import write_evidence
-        from include.platform.jre import left_out
+        from include.platform.runtime import runtime
 
         ti, run = context["ti"], context["dag_run"]
         done = {crumb["task_id"]: crumb for crumb in ti.get_task_breadcrumbs(run.dag_id, run.run_id)}
@@ -144,7 +143,7 @@ class WriteBootstrapEvidence(BaseOperator):
             seen["start"]["was"] = ti.xcom_pull(task_ids=deeds["start"])
             seen["works"]["figures"] = ti.xcom_pull(task_ids=deeds["works"])
             if seen["start"]["state"] == "skipped":
-                seen["start"]["left_out"] = left_out(service)
+                seen["start"]["left_out"] = runtime().left_out(service)
         path = write_evidence(run.dag_id, run.run_id, {"ok": not bad, "failed": bad, "services": services})
         if bad:
             raise AirflowFailException(f"failed: {', '.join(bad)}; figures in {path}")

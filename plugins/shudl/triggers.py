@@ -13,7 +13,7 @@ from cosmos.operators._watcher.triggerer import WatcherTrigger
 
 from include.platform.catalog import BY_NAME
 from include.platform.checks import NotHealthy, healthy
-from include.platform.supervisor import Supervisor, SupervisorError
+from include.platform.runtime import RuntimeUnavailable, runtime
 from shudl.endpoints import MissingConnection, is_external, service_endpoint
 
 POLL_S = 0.7
@@ -39,7 +39,7 @@ class HealthyTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         try:
             failure = await self._wait()
-        except (MissingConnection, SupervisorError) as error:
+        except (MissingConnection, RuntimeUnavailable) as error:
             failure = str(error)
         if failure:
             self.log.error("%s", failure)
@@ -60,11 +60,11 @@ class HealthyTrigger(BaseTrigger):
             else:
                 self.log.info("%s is healthy after %.1f s", self.service, time.monotonic() - started)
                 return None
-            state = "external" if is_external(endpoint) else await asyncio.to_thread(Supervisor().state, self.service)
+            state = "external" if is_external(endpoint) else await asyncio.to_thread(runtime().state, self.service)
             waited_s = time.monotonic() - started
             if state not in MAY_COME or waited_s > timeout_s:
                 what = f"{self.service} is {state} and not healthy after {waited_s:.0f} s"
-                return f"{what}: {reason}; see ./shudl logs {self.service}"
+                return f"{what}: {reason}; see {runtime().how_to_look(self.service)}"
             await asyncio.sleep(POLL_S)
 
 

@@ -11,7 +11,8 @@ from airflow.models.team import Team
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
-from include.platform.endpoints import CONN_IDS, Endpoint, keep, local_endpoints
+from include.platform.catalog import CONN_IDS
+from include.platform.endpoints import Endpoint, keep, local_endpoints
 from include.platform.settings import Settings
 from shudl import seeds
 from shudl.endpoints import from_connection, is_external

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from airflow.sdk.exceptions import AirflowSkipException
 
 from include.platform import jre
 from include.platform.endpoints import local_endpoints
-from include.platform.settings import Settings, settings
+from include.platform.settings import settings
 from include.platform.spark import SERVICE
 from shudl.operators import StartService
 from shudl.seeds import connection
@@ -26,8 +25,7 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_java(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    empty = Settings(tmp_path, 21000, spark_java_home=tmp_path / "empty")
-    monkeypatch.setattr(jre, "left_out", partial(jre.left_out, s=empty))
+    monkeypatch.setattr(jre, "spark_jre", lambda s: tmp_path / "empty")
 
 
 def test_start_is_skipped_with_the_reason(connections: None, no_java: None, tmp_path: Path) -> None:
