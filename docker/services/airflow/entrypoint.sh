@@ -3,7 +3,8 @@
 # others wait until it has.
 #   AIRFLOW_ROLE            api-server, scheduler, dag-processor or triggerer
 #   AIRFLOW_PYTHON          the interpreter that has Airflow
-#   AIRFLOW_HOST, _PORT     where the API server listens
+#   AIRFLOW_HOST, _PORT     where the others reach the API server, which listens at AIRFLOW_BIND (default: AIRFLOW_HOST)
+#   AIRFLOW_URL             where people reach it (default: the same)
 #   AIRFLOW_DATA_DIR        Airflow's home
 #   AIRFLOW_LOGS_DIR        logs of tasks and of DAG files; those of more than AIRFLOW_LOGS_DAYS (14) days go at start
 #   AIRFLOW_DB_HOST, _PORT, AIRFLOW_DB_PASSWORD_FILE
@@ -12,16 +13,33 @@
 #   AIRFLOW_JWT_FILE        random text that signs tokens
 #   AIRFLOW_API_FILE        random text that signs the UI's sessions
 #   AIRFLOW_ADMIN_FILE      password of the user "admin"
+# With TLS_CA_FILE the API server speaks TLS, the others reach it so, and the metadata database must too.
 source "$(dirname "$0")/../common/lib.sh"
 need AIRFLOW_ROLE AIRFLOW_PYTHON AIRFLOW_HOST AIRFLOW_PORT AIRFLOW_DATA_DIR AIRFLOW_LOGS_DIR AIRFLOW_DB_HOST AIRFLOW_DB_PORT RUN_DIR
 secret AIRFLOW_DB_PASSWORD AIRFLOW_FERNET AIRFLOW_JWT AIRFLOW_API AIRFLOW_ADMIN
 case "$AIRFLOW_ROLE" in
-    api-server) options=(--host "$AIRFLOW_HOST" --port "$AIRFLOW_PORT" --workers 1) ;;
+    api-server)
+        options=(--host "${AIRFLOW_BIND:-$AIRFLOW_HOST}" --port "$AIRFLOW_PORT" --workers 1)
+        if tls; then options+=(--ssl-cert "$TLS_CERT_FILE" --ssl-key "$TLS_KEY_FILE"); fi
+        ;;
     scheduler | triggerer) options=(--skip-serve-logs) ;;
     dag-processor) options=() ;;
     *) die "AIRFLOW_ROLE=$AIRFLOW_ROLE: must be api-server, scheduler, dag-processor or triggerer" ;;
 esac
 root=$(cd "$here/../../.." && pwd)
+
+encoded() { # TEXT: as a part of a URL
+    local LC_ALL=C text=$1 i
+    for ((i = 0; i < ${#text}; i++)); do
+        case ${text:i:1} in
+            [A-Za-z0-9._~-]) printf %s "${text:i:1}" ;;
+            *) printf %%%02X "'${text:i:1}" ;;
+        esac
+    done
+}
+
+scheme=http
+database=$(encoded "$AIRFLOW_DB_PASSWORD")@$AIRFLOW_DB_HOST:$AIRFLOW_DB_PORT/airflow
 set -a
 
 # ── places ──
@@ -31,8 +49,18 @@ AIRFLOW__CORE__DAGS_FOLDER=$root/dags
 AIRFLOW__CORE__PLUGINS_FOLDER=$root/plugins
 AIRFLOW__LOGGING__BASE_LOG_FOLDER=$AIRFLOW_LOGS_DIR
 AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY=$AIRFLOW_LOGS_DIR/dag_processor
-AIRFLOW__API__BASE_URL=http://$AIRFLOW_HOST:$AIRFLOW_PORT
-AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=postgresql+psycopg2://airflow:$AIRFLOW_DB_PASSWORD@$AIRFLOW_DB_HOST:$AIRFLOW_DB_PORT/airflow
+AIRFLOW__DATABASE__SQL_ALCHEMY_CONN=postgresql+psycopg2://airflow:$database
+if [ -n "${TLS_CA_FILE:-}" ]; then
+    scheme=https
+    AIRFLOW__API__SSL_CA_FILE=$TLS_CA_FILE
+    AIRFLOW__API__CLIENT_USE_PUBLIC_CERTS=False
+    verify="sslmode=verify-full&sslrootcert=$TLS_CA_FILE"
+    AIRFLOW__DATABASE__SQL_ALCHEMY_CONN+="?$verify"
+    # SQLAlchemy gives asyncpg what follows the question mark as arguments, and asyncpg takes the authority only within a DSN.
+    AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC="postgresql+asyncpg://airflow:$database?dsn=$(encoded "postgresql:///?$verify")"
+fi
+AIRFLOW__CORE__EXECUTION_API_SERVER_URL=$scheme://$AIRFLOW_HOST:$AIRFLOW_PORT/execution/
+AIRFLOW__API__BASE_URL=${AIRFLOW_URL:-$scheme://$AIRFLOW_HOST:$AIRFLOW_PORT}
 
 # ── access ──
 AIRFLOW__CORE__FERNET_KEY=$(printf "$(printf %s "$AIRFLOW_FERNET" | sha256sum | cut -c1-64 | sed 's/../\\x&/g')" | base64 | tr '+/' '-_')
@@ -76,8 +104,9 @@ DBT_SEND_ANONYMOUS_USAGE_STATS=False
 set +a
 
 mkdir -p "$AIRFLOW_DATA_DIR" "$AIRFLOW_LOGS_DIR"
+case $AIRFLOW_ADMIN in *[\\\"]*) die "AIRFLOW_ADMIN_FILE=$AIRFLOW_ADMIN_FILE: a password without \\ and \" is needed" ;; esac
 (umask 077 && printf '{"admin": "%s"}\n' "$AIRFLOW_ADMIN" >"$RUN_DIR/passwords.json")
-unset AIRFLOW_DB_PASSWORD AIRFLOW_FERNET AIRFLOW_JWT AIRFLOW_API AIRFLOW_ADMIN
+unset database verify scheme AIRFLOW_DB_PASSWORD AIRFLOW_FERNET AIRFLOW_JWT AIRFLOW_API AIRFLOW_ADMIN
 if [ "$AIRFLOW_ROLE" = scheduler ]; then
     find "$AIRFLOW_LOGS_DIR" -mindepth 1 \( -type f -o -type d -empty \) -mtime +"${AIRFLOW_LOGS_DAYS:-14}" -delete || true
 fi

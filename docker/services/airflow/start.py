@@ -56,7 +56,10 @@ def wait_until(arrived: Callable[[str | None], bool], look_at: str) -> str | Non
     deadline = time.monotonic() + WAIT_S
     while not arrived(now := revision()):
         if time.monotonic() > deadline:
-            sys.exit(f"Airflow's database is still {now or 'empty'} after {WAIT_S} s; see ./shudl logs {look_at}")
+            from include.platform.runtime import runtime
+
+            look = runtime().how_to_look(look_at)
+            sys.exit(f"Airflow's database is still {now or 'empty'} after {WAIT_S} s; see {look}")
         time.sleep(0.2)
     return now
 
