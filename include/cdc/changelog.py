@@ -12,6 +12,7 @@ from include.cdc.source import SourceTable
 from include.cdc.topics import held_offsets, topic_id
 from include.lake.catalog import Lake
 from include.platform.endpoints import Endpoints
+from include.platform.kafka import flink_properties
 
 FORMAT = "avro-confluent"
 TOPIC_ID = "shudl.topic-id"
@@ -32,7 +33,7 @@ def source_table(pipeline: Pipeline, table: SourceTable, start: int, endpoints: 
     options = {
         "connector": "kafka",
         "topic": pipeline.topic(table.name),
-        "properties.bootstrap.servers": endpoints["shudl_kafka"].extra["bootstrap.servers"],
+        **flink_properties(endpoints["shudl_kafka"]),
         "properties.group.id": pipeline.changelog_job(table.name),
         "properties.isolation.level": "read_committed",
         "scan.startup.mode": "specific-offsets",

@@ -22,6 +22,8 @@ MESSAGE_BYTES = 64 << 20
 """The largest change: a row as it was and as it is. No other setting limits it: consumers take what exceeds their own."""
 BUFFER_BYTES = 96 << 20
 """What Debezium may hold of changes, and of a snapshot's rows in one fetch."""
+TLS = ("sslmode", "sslrootcert")
+"""What a source's connection may say of TLS, in libpq's words and Debezium's. Paths are those in Connect's container."""
 CHANGED_SELECTION = (
     "its columns, exclude, mask or where has changed since it was captured; take the change back, or give this source "
     "another name, so that it is captured anew"
@@ -45,6 +47,7 @@ def settings_of(
         "database.user": source.login,
         "database.password": f"${{dir:{secrets_dir}:{pipeline.source}}}",
         "database.dbname": source.schema,
+        **{f"database.{name}": source.extra[name] for name in TLS if name in source.extra},
         "topic.prefix": pipeline.source,
         "plugin.name": "pgoutput",
         "slot.name": pipeline.slot,

@@ -16,6 +16,7 @@ from include.cdc.topics import forget_group, held_offsets
 from include.lake.catalog import Lake
 from include.platform.endpoints import Endpoints
 from include.platform.flink import JobManager, SqlGateway
+from include.platform.kafka import flink_properties
 
 ALIVE = ("CREATED", "INITIALIZING", "RUNNING", "RESTARTING", "FAILING", "RECONCILING", "CANCELLING")
 FORMAT = "debezium-avro-confluent"
@@ -67,7 +68,7 @@ def mirror_source(job: TableJob, endpoints: Endpoints) -> str:
     options = {
         "connector": "kafka",
         "topic": job.pipeline.topic(job.table.name),
-        "properties.bootstrap.servers": endpoints["shudl_kafka"].extra["bootstrap.servers"],
+        **flink_properties(endpoints["shudl_kafka"]),
         "properties.group.id": job.name,
         "properties.isolation.level": "read_committed",
         "scan.startup.mode": "earliest-offset",

@@ -17,6 +17,7 @@ from include.cdc.jobs import ALIVE
 from include.cdc.pipelines import Pipeline, PipelineError
 from include.platform.endpoints import Endpoints
 from include.platform.flink import JobManager
+from include.platform.kafka import admin_client
 
 WAIT_S = 60
 
@@ -105,9 +106,7 @@ def _is_topic(pipeline: Pipeline, name: str) -> bool:
 
 
 def _topics(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
-    from confluent_kafka.admin import AdminClient
-
-    admin = AdminClient({"bootstrap.servers": endpoints["shudl_kafka"].extra["bootstrap.servers"], "log_level": 0})
+    admin = admin_client(endpoints["shudl_kafka"])
     topics = sorted(name for name in admin.list_topics(timeout=20).topics if _is_topic(pipeline, name))
     for topic, deleted in admin.delete_topics(topics).items() if topics else ():
         try:

@@ -9,6 +9,7 @@ import httpx
 from include.cdc.connector import MESSAGE_BYTES, RETENTION_MS
 from include.cdc.pipelines import HEARTBEAT_TABLE, Pipeline, PipelineError
 from include.platform.endpoints import Endpoints
+from include.platform.kafka import admin_client
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -17,15 +18,15 @@ COMPATIBILITY = "NONE"
 """ShuDL decides itself how a table's schema may change; the registry must never stop the connector."""
 
 
-def _servers(endpoints: Endpoints) -> dict[str, Any]:
-    return {"bootstrap.servers": endpoints["shudl_kafka"].extra["bootstrap.servers"], "log_level": 0}
+def _admin(endpoints: Endpoints) -> AdminClient:
+    return admin_client(endpoints["shudl_kafka"])
 
 
 def reconcile_topics(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
     """Make each table's topic (one partition: order by transaction) and its subjects' rule; return what changed."""
-    from confluent_kafka.admin import AdminClient, NewTopic
+    from confluent_kafka.admin import NewTopic
 
-    admin = AdminClient(_servers(endpoints))
+    admin = _admin(endpoints)
     present = admin.list_topics(timeout=20).topics
     wanted = [pipeline.topic(table) for table in (*pipeline.tables, HEARTBEAT_TABLE)]
     config = {
@@ -80,10 +81,10 @@ def _reconcile_subjects(topics: list[str], endpoints: Endpoints) -> list[str]:
 def end_offsets(topics: list[str], endpoints: Endpoints) -> dict[str, int]:
     """The offset after the last record of each single-partition topic."""
     from confluent_kafka import TopicPartition
-    from confluent_kafka.admin import AdminClient, OffsetSpec
+    from confluent_kafka.admin import OffsetSpec
 
     asked = {TopicPartition(topic, 0): OffsetSpec.latest() for topic in topics}
-    admin = AdminClient(_servers(endpoints))  # answers arrive only while it lives
+    admin = _admin(endpoints)  # answers arrive only while it lives
     answers = admin.list_offsets(asked, request_timeout=20)
     return {partition.topic: answer.result(30).offset for partition, answer in answers.items()}
 
@@ -91,9 +92,9 @@ def end_offsets(topics: list[str], endpoints: Endpoints) -> dict[str, int]:
 def held_offsets(topic: str, endpoints: Endpoints) -> tuple[int, int]:
     """The offset of the first record that the single-partition topic still holds, and the one after its last."""
     from confluent_kafka import TopicPartition
-    from confluent_kafka.admin import AdminClient, OffsetSpec
+    from confluent_kafka.admin import OffsetSpec
 
-    admin = AdminClient(_servers(endpoints))
+    admin = _admin(endpoints)
     partition = TopicPartition(topic, 0)
 
     def ask(spec: Any) -> int:
@@ -105,18 +106,16 @@ def held_offsets(topic: str, endpoints: Endpoints) -> tuple[int, int]:
 def topic_id(topic: str, endpoints: Endpoints) -> str:
     """Kafka's own id of the topic, another one when a topic of that name is made anew."""
     from confluent_kafka import TopicCollection
-    from confluent_kafka.admin import AdminClient
 
-    admin = AdminClient(_servers(endpoints))
+    admin = _admin(endpoints)
     return str(admin.describe_topics(TopicCollection([topic]), request_timeout=20)[topic].result(30).topic_id)
 
 
 def forget_group(group: str, endpoints: Endpoints) -> None:
     """Remove the offsets that a consumer group committed; does nothing when there are none."""
     from confluent_kafka import KafkaError, KafkaException
-    from confluent_kafka.admin import AdminClient
 
-    admin = AdminClient(_servers(endpoints))
+    admin = _admin(endpoints)
     try:
         admin.delete_consumer_groups([group], request_timeout=20)[group].result(30)
     except KafkaException as error:
@@ -127,10 +126,9 @@ def forget_group(group: str, endpoints: Endpoints) -> None:
 def group_offsets(group: str, topic: str, endpoints: Endpoints) -> int:
     """The offset that the consumer group committed, 0 when it has not."""
     from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-    from confluent_kafka.admin import AdminClient
 
     asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, 0)])
-    admin = AdminClient(_servers(endpoints))
+    admin = _admin(endpoints)
     answer = admin.list_consumer_group_offsets([asked], request_timeout=20)[group].result(30)
     return max(answer.topic_partitions[0].offset, 0)
 
@@ -138,9 +136,9 @@ def group_offsets(group: str, topic: str, endpoints: Endpoints) -> int:
 def last_timestamp(topic: str, endpoints: Endpoints) -> float | None:
     """When the topic's last record was written, seconds since 1970; None when it holds none."""
     from confluent_kafka import TopicPartition
-    from confluent_kafka.admin import AdminClient, OffsetSpec
+    from confluent_kafka.admin import OffsetSpec
 
     partition = TopicPartition(topic, 0)
-    admin = AdminClient(_servers(endpoints))
+    admin = _admin(endpoints)
     answer = admin.list_offsets({partition: OffsetSpec.max_timestamp()}, request_timeout=20)[partition].result(30)
     return answer.timestamp / 1000 if answer.timestamp and answer.timestamp > 0 else None

@@ -44,7 +44,7 @@ class AirflowClient:
     def __init__(self, s: Settings = settings, timeout_s: float = 15) -> None:
         self.settings = s
         self.url = s.url("airflow")
-        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, trust_env=False)
+        self._http = httpx.Client(base_url=self.url, timeout=timeout_s, trust_env=False, verify=httpx.create_ssl_context())
 
     def __enter__(self) -> AirflowClient:
         return self

@@ -24,6 +24,7 @@ from include.cdc.status import pipeline_status
 from include.cdc.topics import end_offsets, topic_id
 from include.lake.catalog import Lake
 from include.platform.flink import JobManager
+from include.platform.kafka import client_config
 from include.platform.settings import settings
 from include.proof import Report, prove, stores
 from include.proof.report import KINDS
@@ -139,8 +140,8 @@ class Modes:
 
     def records(self, topic: str) -> list[Any]:
         """Every record of a topic."""
-        servers = self.endpoints["shudl_kafka"].extra["bootstrap.servers"]
-        consumer = Consumer({"bootstrap.servers": servers, "group.id": f"{SOURCE}-test", "enable.auto.commit": False})
+        reading = {"group.id": f"{SOURCE}-test", "enable.auto.commit": False}
+        consumer = Consumer(client_config(self.endpoints["shudl_kafka"], reading))
         try:
             consumer.assign([TopicPartition(topic, 0, 0)])
             end, found = end_offsets([topic], self.endpoints)[topic], []
@@ -300,7 +301,7 @@ def test_the_folded_changelog_equals_the_mirror(modes: Modes) -> None:
 
 def test_proof_while_the_source_changes(modes: Modes) -> None:
     """With records that were delivered twice, as Debezium does after a crash: the proof counts them once."""
-    producer = Producer({"bootstrap.servers": modes.endpoints["shudl_kafka"].extra["bootstrap.servers"]})
+    producer = Producer(client_config(modes.endpoints["shudl_kafka"]))
     for table in TABLES:
         for record in (r for r in modes.records(modes.pipeline.topic(table)) if b"again" in r.value()):
             producer.produce(record.topic(), record.value(), record.key(), 0, headers=record.headers())

@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from confluent_kafka.admin import AdminClient
 from psycopg import sql
 
 from include.cdc.coverage import wait_until_covered
@@ -22,6 +21,7 @@ from include.lake.catalog import Lake
 from include.platform import trino
 from include.platform.endpoints import Endpoint, Endpoints
 from include.platform.flink import FlinkError, JobManager, SqlGateway
+from include.platform.kafka import admin_client
 from include.platform.settings import settings
 from include.proof import prove, stores
 from include.proof.compare import bucket_count
@@ -323,7 +323,7 @@ def remove(pipeline: Pipeline, endpoints: Endpoints, admin: Endpoint) -> None:
     for job in manager.jobs():
         if job["name"].startswith(f"cdc.{pipeline.source}.") and job["state"] in ("RUNNING", "RESTARTING"):
             manager.cancel(job["jid"])
-    topics = AdminClient({"bootstrap.servers": endpoints["shudl_kafka"].extra["bootstrap.servers"]})
+    topics = admin_client(endpoints["shudl_kafka"])
     for gone in topics.delete_topics([pipeline.topic(table) for table in (*pipeline.tables, HEARTBEAT_TABLE)]).values():
         gone.exception(30)
     catalog = Lake.from_endpoints(endpoints).pyiceberg()
