@@ -10,7 +10,7 @@ STOP_TESTS := import tests.conftest; from include.platform.supervisor import Sup
 TESTS ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint benchmark lock clean
+.PHONY: help demo test lint benchmark images lock clean
 
 help: ## List the goals
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -29,6 +29,10 @@ lint: ## Check the Python code with ruff
 benchmark: ## Measure on the running platform: BENCHMARK=name; without it, list the benchmarks
 	@./shudl setup
 	@$(RUN) -m benchmarks $(BENCHMARK)
+
+images: ## Build the images of docker/compose.yaml (IMAGES='kafka trino' for some; BUILD_CA_FILE=file to trust a proxy)
+	@VERSION="$${VERSION:-$$(cat docker/VERSION)}" BUILDX_BAKE_ENTITLEMENTS_FS=0 \
+		docker buildx bake -f docker/docker-bake.hcl $(IMAGES)
 
 lock: ## Make the locks anew from requirements.in, *.in and jars.toml
 	@./shudl lock
