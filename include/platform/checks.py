@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 
 from include.lake.catalog import BRANCH, BUCKET, PUBLISHED, REGION, WAREHOUSE, Lake
+from include.platform import server_checks
 from include.platform.catalog import CONN_IDS, service
 from include.platform.endpoints import Endpoint, Endpoints
 from include.platform.flink import JobManager, SqlGateway
@@ -133,6 +134,8 @@ _HEALTHY: dict[str, Callable[[Endpoint], object]] = {
     "spark-worker": _spark_worker_healthy,
     "trino": _trino_healthy,
     "clickhouse": lambda e: _get(f"{e.url}/ping"),
+    "haproxy": _postgres_healthy,
+    **server_checks.HEALTHY,
 }
 
 
@@ -388,4 +391,6 @@ _WORKS: dict[str, Callable[[Endpoints], dict[str, Any]]] = {
     "spark-worker": _spark_worker_works,
     "trino": _trino_works,
     "clickhouse": _clickhouse_works,
+    "haproxy": lambda endpoints: {**_postgres_works(endpoints), **server_checks.haproxy_reads(endpoints["flights_db"])},
+    **server_checks.WORKS,
 }

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from include.platform.catalog import DOCKER
+from include.platform.catalog import DOCKER, Service
 from include.platform.settings import DOCKER_CA, Settings, SettingsError, settings
 
 
@@ -88,8 +88,21 @@ def local_endpoints(s: Settings = settings) -> dict[str, Endpoint]:
     ]
     if s.docker:
         known = {e.conn_id for e in made}
-        made += [endpoint(svc.conn_id, "http", svc.port) for svc in DOCKER if svc.conn_id not in known]
+        made += [
+            endpoint(svc.conn_id, "http", svc.port, _members(svc), **_admin(svc.name, s))
+            for svc in DOCKER
+            if svc.conn_id not in known
+        ]
     return {e.conn_id: e for e in (*made, *_added_sources(s))}
+
+
+def _members(svc: Service) -> dict[str, str]:
+    return {"members": ",".join(svc.containers)} if svc.containers else {}
+
+
+def _admin(name: str, s: Settings) -> dict[str, str]:
+    """Who may administer the service, where ShuDL signs in as that."""
+    return {"login": "admin", "password": s.secret(f"{name}_admin")} if name in ("keycloak", "grafana") else {}
 
 
 def _kafka(s: Settings) -> dict[str, str]:
