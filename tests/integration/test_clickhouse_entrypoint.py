@@ -13,10 +13,12 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import boto3
+import clickhouse_connect
 import httpx
 import pyarrow
 import pytest
 from botocore.config import Config
+from clickhouse_connect.driver.exceptions import ClickHouseError
 from pyiceberg.catalog.sql import SqlCatalog
 
 from include.platform.settings import ROOT, settings
@@ -53,7 +55,7 @@ def run(folder: Path) -> Iterator[Callable[..., None]]:
         deadline = time.monotonic() + 60
         while True:
             try:
-                httpx.get(url, timeout=5)
+                httpx.get(url, timeout=5, verify=environment.get("TLS_CA_FILE", True))
                 return
             except httpx.TransportError:
                 assert process.poll() is None, Path(log.name).read_text()
@@ -67,6 +69,19 @@ def run(folder: Path) -> Iterator[Callable[..., None]]:
             process.wait(4)
         except subprocess.TimeoutExpired:
             process.kill()
+
+
+@pytest.fixture(scope="module")
+def certificate(folder: Path) -> dict[str, str]:
+    """The variables of TLS, for a certificate of localhost and the authority that signed it."""
+    (folder / "san").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1")
+    for command in (
+        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -days 2 -subj /CN=authority",
+        "req -newkey rsa:2048 -nodes -keyout tls.key -out tls.csr -subj /CN=localhost",
+        "x509 -req -in tls.csr -CA ca.crt -CAkey ca.key -CAcreateserial -out tls.crt -days 2 -extfile san",
+    ):
+        subprocess.run(["openssl", *command.split()], cwd=folder, check=True, capture_output=True)
+    return {f"TLS_{name}_FILE": str(folder / file) for name, file in (("CERT", "tls.crt"), ("KEY", "tls.key"), ("CA", "ca.crt"))}
 
 
 def clickhouse_environment(folder: Path, port: int, s3: str) -> dict[str, str]:
@@ -109,6 +124,42 @@ def test_a_server_on_the_machine_gets_its_configuration(folder: Path, tmp_path: 
     lake = config.parent / "config.d" / "lake.xml"
     assert ElementTree.parse(lake).findtext("named_collections/lake_s3/secret_access_key") == SECRET
     assert {path.stat().st_mode & 0o777 for path in (config, lake, config.parent / "users.xml")} == {0o600}
+
+
+def server_configuration(folder: Path, where: Path, **given: str) -> Path:
+    """The configuration with which a server would be started."""
+    server = where / "clickhouse"
+    server.write_text("#!/bin/sh\n")
+    server.chmod(0o755)
+    environment = clickhouse_environment(folder, 8123, "http://s3:1") | {"CLICKHOUSE_BIN": str(server), "RUN_DIR": str(where)}
+    environment |= {"CLICKHOUSE_DATA_DIR": str(where / "data"), **given}
+    subprocess.run([ENTRYPOINT], env={**os.environ, **environment}, check=True, timeout=20)
+    return where / "config" / "config.xml"
+
+
+def test_a_server_with_a_certificate_has_no_plain_port(folder: Path, certificate: dict[str, str], tmp_path: Path) -> None:
+    given = {"CLICKHOUSE_HOST": "clickhouse", "CLICKHOUSE_BIND": "0.0.0.0", "CLICKHOUSE_TCP_PORT": "9000", **certificate}
+    config = server_configuration(folder, tmp_path, **given)
+    files = [ElementTree.parse(path) for path in (config, *(config.parent / "config.d").iterdir())]
+    ports = {(element.tag, element.text) for file in files for element in file.getroot() if "port" in element.tag}
+    assert ports == {("https_port", "8123"), ("tcp_port_secure", "9000")}
+    assert files[0].findtext("listen_host") == "0.0.0.0"
+    openssl = {element.tag: element.text for file in files for element in file.findall("openSSL/*/*")}
+    assert openssl["certificateFile"] == certificate["TLS_CERT_FILE"]
+    assert openssl["privateKeyFile"] == certificate["TLS_KEY_FILE"]
+    assert openssl["caConfig"] == certificate["TLS_CA_FILE"]
+
+
+def test_the_engine_takes_the_servers_configuration(folder: Path, certificate: dict[str, str], tmp_path: Path) -> None:
+    config = server_configuration(folder, tmp_path, CLICKHOUSE_USER="default", CLICKHOUSE_TCP_PORT="9000", **certificate)
+    users = config.parent / "users.xml"
+    hashes = [hashlib.sha256(text).hexdigest() for text in (PASSWORD.encode(), b"")]  # chdb's own user has no password
+    users.write_text(users.read_text().replace(*hashes))
+    query = """SELECT (SELECT groupArray(name) FROM system.named_collections), (SELECT groupArray(auth_type) FROM system.users),
+        (SELECT value FROM system.server_settings WHERE name = 'max_server_memory_usage')"""
+    code = f"import chdb; print(chdb.connect('{tmp_path}/data?config-file={config}').query({query!r}, 'TSV').bytes().decode())"
+    ended = subprocess.run([settings.python("chdb"), "-c", code], capture_output=True, text=True, timeout=60)
+    assert ended.stdout.strip() == "['lake_s3']\t[['sha256_password']]\t1500000000", ended.stderr
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +219,32 @@ def test_a_table_is_read_at_each_of_its_metadata_files(folder: Path, s3: str, sq
 
 def test_the_lakes_keys_are_not_shown(sql: Callable[[str], str]) -> None:
     assert sql("SELECT name, mapValues(collection) FROM system.named_collections") == "lake_s3\t['[HIDDEN]','[HIDDEN]']"
+
+
+@pytest.fixture(scope="module")
+def secure_port(folder: Path, certificate: dict[str, str], run: Callable[..., None]) -> int:
+    """Port of a front with a certificate."""
+    (port,) = free_ports(1)
+    environment = clickhouse_environment(folder, port, "http://127.0.0.1:1") | certificate
+    environment |= {"CLICKHOUSE_HOST": "localhost", "CLICKHOUSE_BIND": "127.0.0.1"}
+    environment |= {"CLICKHOUSE_DATA_DIR": str(folder / "secure"), "RUN_DIR": str(folder / "secure-run")}
+    run(ENTRYPOINT, environment, f"https://localhost:{port}/ping")
+    return port
+
+
+def test_with_a_certificate_it_answers_to_https_only(certificate: dict[str, str], secure_port: int) -> None:
+    access = {"host": "localhost", "port": secure_port, "username": "tester", "password": PASSWORD}
+    client = clickhouse_connect.get_client(**access, interface="https", ca_cert=certificate["TLS_CA_FILE"])
+    assert client.query("SELECT sum(number) FROM numbers(100000)").result_rows == [(4999950000,)]
+    client.close()
+    with pytest.raises(ClickHouseError):
+        clickhouse_connect.get_client(**access, interface="https")  # of an authority that the system does not know
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"http://localhost:{secure_port}/ping", timeout=5)
+
+
+def test_a_certificate_without_its_key_is_refused(folder: Path, certificate: dict[str, str]) -> None:
+    environment = clickhouse_environment(folder, 1, "http://127.0.0.1:1") | certificate | {"TLS_KEY_FILE": str(folder / "ca.key")}
+    ended = subprocess.run([ENTRYPOINT], env={**os.environ, **environment}, capture_output=True, text=True, timeout=20)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"chdb_front: TLS_CERT_FILE={folder}/tls.crt, TLS_KEY_FILE={folder}/ca.key: not a certificate")

@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import signal
+import ssl
 import sys
 import threading
 from pathlib import Path
@@ -32,6 +33,19 @@ def _environment(name: str) -> str:
     return value
 
 
+def _certificate() -> dict[str, str]:
+    """What uvicorn needs to speak TLS; nothing where no certificate is given."""
+    if not os.environ.get("TLS_CERT_FILE"):
+        return {}
+    files = {"ssl_certfile": _environment("TLS_CERT_FILE"), "ssl_keyfile": _environment("TLS_KEY_FILE")}
+    try:
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(*files.values())
+    except OSError as error:
+        named = ", ".join(f"{name}={os.environ[name]}" for name in ("TLS_CERT_FILE", "TLS_KEY_FILE"))
+        sys.exit(f"chdb_front: {named}: not a certificate and its key: {error}")
+    return files
+
+
 def _give_up() -> None:
     logging.getLogger("chdb_front").error("a query did not stop within %d s; what it wrote may be incomplete", STOP_TIMEOUT_S)
     logging.shutdown()
@@ -46,6 +60,7 @@ def main() -> int:
     if not password:
         sys.exit(f"chdb_front: CLICKHOUSE_PASSWORD_FILE={os.environ['CLICKHOUSE_PASSWORD_FILE']} is empty")
     memory_bytes = int(_environment("CLICKHOUSE_MEMORY_BYTES"))
+    certificate = _certificate()
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     os.environ["TZ"] = "UTC"  # the engine takes its time zone from here, not from its configuration
@@ -83,10 +98,12 @@ def main() -> int:
         server_header=False,
         timeout_keep_alive=60,
         timeout_graceful_shutdown=3,
+        **certificate,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)  # uvicorn raises the signal again once it has stopped
-    logging.getLogger("chdb_front").info("ClickHouse %s at http://%s:%d", engine.version, args.host, args.port)
+    scheme = "https" if certificate else "http"
+    logging.getLogger("chdb_front").info("ClickHouse %s at %s://%s:%d", engine.version, scheme, args.host, args.port)
     asyncio.run(Server(config).serve())
     front.close()
     return 0
