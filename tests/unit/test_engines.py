@@ -23,8 +23,9 @@ from typing import ClassVar
 import pytest
 
 from include.platform.engines import layout, state
+from include.platform.engines.places import Places
 from include.platform.engines.progress import Progress
-from include.platform.settings import ROOT, Settings, settings
+from include.platform.settings import ROOT, settings
 
 ENGINES = ROOT / "include" / "platform" / "engines"
 SOURCES = sorted([ROOT / "requirements.in", *ENGINES.glob("*.in")])
@@ -96,7 +97,7 @@ def test_engine_starts(command: list[str], expected: str) -> None:
 def test_stamp_follows_the_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lock = tmp_path / "x.txt"
     lock.write_text("a==1")
-    monkeypatch.setattr(state, "settings", Settings(home=tmp_path, port_base=21000))
+    monkeypatch.setattr(state, "places", Places(tmp_path))
     monkeypatch.setattr(state, "ENV_LOCKS", {"x": lock})
     assert state.stale_envs() == ["x"]
     (tmp_path / "envs" / "x").mkdir()
@@ -124,9 +125,9 @@ def small_trino(folder: Path) -> list[Path]:
 
 
 def test_engine_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home = Settings(home=tmp_path / "home", port_base=21000)
-    monkeypatch.setattr(layout, "settings", home)
-    monkeypatch.setattr(state, "settings", home)
+    home = Places(tmp_path / "home")
+    monkeypatch.setattr(layout, "places", home)
+    monkeypatch.setattr(state, "places", home)
     files = small_trino(tmp_path)
     row = Progress().row("trino")
     layout.build("trino", files, row)

@@ -16,6 +16,7 @@ import pytest
 
 from include.platform import machine
 from include.platform.engines import state
+from include.platform.engines.places import Places
 from include.platform.settings import ROOT, Settings
 from tests.ports import free_block
 
@@ -67,7 +68,7 @@ def test_the_module_needs_the_standard_library_only() -> None:
 
 
 def test_a_half_finished_installation_is_told_from_a_missing_one(s: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "settings", s)
+    monkeypatch.setattr(state, "places", Places(s.install or s.home))
     assert machine.installation(s).found == "missing: all environments and engines"
     for name in ("dbt", "chdb"):
         (s.home / "envs" / name / "bin").mkdir(parents=True)

@@ -16,12 +16,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-try:
-    from include.platform.settings import settings
-except ValueError as error:
-    sys.exit(f"shudl: {error}")
 from include.platform.engines import state
 from include.platform.engines.errors import EngineError, explain, no_space
+from include.platform.engines.places import places
 
 WAIT_S = 3600
 
@@ -37,9 +34,9 @@ def only_one() -> Iterator[int]:
     Children that inherit the descriptor hold the lock until they end.
     """
     path = state.install_lock()
-    if any(settings.installed.iterdir()) and not path.exists():
+    if any(places.installed.iterdir()) and not path.exists():
         raise EngineError(
-            f"{settings.installed} holds other things, and ShuDL wants a folder of its own, which `make clean` removes. "
+            f"{places.installed} holds other things, and ShuDL wants a folder of its own, which `make clean` removes. "
             "Set SHUDL_HOME to a folder that is empty or does not exist."
         )
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -53,11 +50,11 @@ def only_one() -> Iterator[int]:
             except BlockingIOError:
                 holder = os.pread(fd, 20, 0).decode().strip()
                 if not waiting:
-                    say(f"Waiting: process {holder}, or what it started, installs into {settings.installed}.")
+                    say(f"Waiting: process {holder}, or what it started, installs into {places.installed}.")
                     waiting = True
                 if time.monotonic() > deadline:
                     raise EngineError(
-                        f"process {holder} has been installing into {settings.installed} for {WAIT_S // 60} minutes. "
+                        f"process {holder} has been installing into {places.installed} for {WAIT_S // 60} minutes. "
                         "Look at what it does, end it, and run the same command again."
                     ) from None
                 time.sleep(0.2)
@@ -70,7 +67,7 @@ def only_one() -> Iterator[int]:
 
 def use_tools() -> None:
     """Returns when this process runs in ``envs/tools``, complete; else makes it and starts this program anew there."""
-    folder = settings.envs / state.TOOLS
+    folder = places.envs / state.TOOLS
     inside = os.path.realpath(sys.prefix) == os.path.realpath(folder)
     if state.is_current(folder, state.env_digest(state.TOOLS)):
         if inside:
@@ -79,7 +76,7 @@ def use_tools() -> None:
         _start(state.base_python())
     else:
         _make_tools()
-    _start(str(settings.python(state.TOOLS)))
+    _start(str(places.python(state.TOOLS)))
 
 
 def _start(python: str) -> None:
@@ -88,7 +85,7 @@ def _start(python: str) -> None:
 
 def _make_tools() -> None:
     say("Preparing the installers (uv, jgo)")
-    folder, base, python = settings.envs / state.TOOLS, state.base_python(), str(settings.python(state.TOOLS))
+    folder, base, python = places.envs / state.TOOLS, state.base_python(), str(places.python(state.TOOLS))
     state.remove(folder)
 
     def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -110,6 +107,18 @@ def _make_tools() -> None:
     if done.returncode:
         raise EngineError(explain("the installers (uv, jgo)", done.stderr))
     state.stamp(folder, state.env_digest(state.TOOLS))
+
+
+def warn() -> None:
+    """Says what may keep an installation from working. The image ``engines`` has the installer alone, without these checks."""
+    try:
+        from include.platform.machine import before_install
+    except ModuleNotFoundError:
+        return
+    except ValueError as error:  # a setting that cannot be used
+        raise EngineError(str(error)) from None
+    for check in before_install():
+        say(f"Warning: {check.name}: {check.found}; {check.advice}")
 
 
 def _interrupt(*_: object) -> None:
@@ -137,10 +146,8 @@ def main(arguments: list[str]) -> int:
                 make_locks()
             else:
                 from include.platform.engines.fetch import fetch
-                from include.platform.machine import before_install
 
-                for check in before_install():
-                    say(f"Warning: {check.name}: {check.found}; {check.advice}")
+                warn()
                 fetch(lock_fd)
         return 0
     except EngineError as error:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from include.platform.engines import state
 from include.platform.engines.errors import EngineError, explain
+from include.platform.engines.places import places
 from include.platform.engines.progress import Row
-from include.platform.settings import settings
 
 WHEELS_OF = {"flink": "3.11"}
 """Environments of which only files are used: the Python for which their wheels are chosen, whatever runs here."""
@@ -20,7 +20,7 @@ def uv(*arguments: str | Path, row: Row | None = None, lock_fd: int | None = Non
 
     uv keeps ``lock_fd`` open: should this process be killed, the installation lock is held until uv has ended.
     """
-    command = [str(settings.envs / state.TOOLS / "bin" / "uv"), "--no-progress", *map(str, arguments)]
+    command = [str(places.envs / state.TOOLS / "bin" / "uv"), "--no-progress", *map(str, arguments)]
     fds = () if lock_fd is None else (lock_fd,)
     process = subprocess.Popen(
         command,
@@ -55,7 +55,7 @@ def install(env: str, row: Row, lock_fd: int) -> None:
 
     One that was complete under another lock is changed in place, anything else is made from nothing.
     """
-    folder = settings.envs / env
+    folder = places.envs / env
     digest = state.env_digest(env)
     row.start("making the environment")
     if state.stamp_of(folder).startswith(state.env_place(env)):
@@ -63,7 +63,7 @@ def install(env: str, row: Row, lock_fd: int) -> None:
     else:
         state.remove(folder)
         uv("venv", "--python", state.base_python(), "--no-python-downloads", folder, row=row, lock_fd=lock_fd)
-    options = ["--python", settings.python(env), "--require-hashes"]
+    options = ["--python", places.python(env), "--require-hashes"]
     options += ["--build-constraints", state.BUILD_LOCK, "--require-build-hashes"]
     options += ["--preview-features", "build-dependency-hashes"]
     if env in WHEELS_OF:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from include.platform.settings import settings
+from include.platform.engines.places import places
 
 
 class EngineError(RuntimeError):
@@ -16,10 +16,10 @@ class Cancelled(Exception):
 
 
 def no_space() -> str:
-    stat = os.statvfs(settings.installed)
+    stat = os.statvfs(places.installed)
     free = stat.f_bavail * stat.f_frsize / 1e9
     return (
-        f"no space left on the disk of {settings.installed} or of the package caches ({free:.1f} GB free in the former; "
+        f"no space left on the disk of {places.installed} or of the package caches ({free:.1f} GB free in the former; "
         "a first installation takes about 6 GB). Free some, or set SHUDL_HOME to a folder on a larger disk, "
         "and run the same command again: it goes on where it stopped."
     )

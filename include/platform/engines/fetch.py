@@ -11,8 +11,8 @@ from pathlib import Path
 from include.platform.engines import envs, jars, layout, state
 from include.platform.engines.errors import Cancelled, EngineError
 from include.platform.engines.jars import Artifact
+from include.platform.engines.places import places
 from include.platform.engines.progress import Progress, Row
-from include.platform.settings import settings
 
 
 def locked(engine: str) -> list[Artifact]:
@@ -49,7 +49,7 @@ def fetch(lock_fd: int) -> None:
             progress.cancel()
             pools.cancel()
             raise
-    shutil.rmtree(settings.installed / "tmp", ignore_errors=True)
+    shutil.rmtree(places.installed / "tmp", ignore_errors=True)
     took = time.monotonic() - began
     progress.console.print(f"All environments and engines are installed ({took:.0f} s)", highlight=False)
 

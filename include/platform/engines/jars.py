@@ -17,8 +17,8 @@ from jgo.maven import Artifact as JgoArtifact
 from jgo.maven import MavenContext, PythonResolver
 
 from include.platform.engines.errors import EngineError
+from include.platform.engines.places import places
 from include.platform.engines.progress import Row
-from include.platform.settings import settings
 
 ATTEMPTS = 3
 
@@ -79,7 +79,7 @@ def fetch(artifact: Artifact, row: Row | None = None) -> Path:
         if row:
             row.advance(artifact.size)
         return cached
-    staged_context = context(row, settings.installed / "tmp" / "jars")
+    staged_context = context(row, places.installed / "tmp" / "jars")
     staged = artifact.of(staged_context)
     path = staged.cached_path
     assert path is not None

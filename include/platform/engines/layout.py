@@ -13,8 +13,8 @@ from typing import IO
 
 from include.platform.engines import state
 from include.platform.engines.errors import EngineError
+from include.platform.engines.places import places
 from include.platform.engines.progress import Row
-from include.platform.settings import settings
 
 AVRO_CONVERTER = (
     "avro",
@@ -155,8 +155,8 @@ BUILDERS: dict[str, Callable[[Path, list[Path], Row], None]] = {
 
 def build(engine: str, files: list[Path], row: Row) -> None:
     """Builds ``engines/<engine>`` beside the old one and puts it in its place, complete and stamped."""
-    folder = settings.engines / engine
-    fresh = settings.installed / "tmp" / "engines" / engine
+    folder = places.engines / engine
+    fresh = places.installed / "tmp" / "engines" / engine
     digest = state.engine_digest(engine)
     state.remove(fresh)
     fresh.mkdir(parents=True)
@@ -170,7 +170,7 @@ def make_links() -> None:
     """Links the engines that are used where their environment has them."""
     for link_path, target in state.stale_links().items():
         if not target.exists():
-            raise EngineError(f"{target} is missing. Remove {settings.envs} and run the same command again.")
+            raise EngineError(f"{target} is missing. Remove {places.envs} and run the same command again.")
         link_path.parent.mkdir(parents=True, exist_ok=True)
         state.remove(link_path)
         link_path.symlink_to(target)

