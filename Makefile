@@ -11,12 +11,13 @@ TESTS ?= tests
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint benchmark images lock clean
+.PHONY: secrets certificates check-docker up down test-docker
 
 help: ## List the goals
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
-demo: ## Install what is missing, then run the demo (DEMO='--rate 500' for its options)
-	@./shudl demo $(DEMO)
+demo: ## Install what is missing, then run the demo (DEMO='--rate 500' for its options; RUNTIME=docker in containers)
+	@$(if $(filter docker,$(RUNTIME)),docker/platform.sh,./shudl) demo $(DEMO)
 
 test: ## Install what is missing, then run the tests (TESTS=path for some of them)
 	@./shudl setup
@@ -33,6 +34,25 @@ benchmark: ## Measure on the running platform: BENCHMARK=name; without it, list 
 images: ## Build the images of docker/compose.yaml (IMAGES='kafka trino' for some; BUILD_CA_FILE=file to trust a proxy)
 	@VERSION="$${VERSION:-$$(cat docker/VERSION)}" BUILDX_BAKE_ENTITLEMENTS_FS=0 \
 		docker buildx bake -f docker/docker-bake.hcl $(IMAGES)
+
+secrets: ## Make the passwords and keys of the containers that are missing (ROTATE='trino kafka_flink' makes these anew)
+	@docker/platform.sh secrets $(ROTATE)
+
+certificates: ## Make their certificates that are missing (RENEW=1 renews those whose turn it is; RENEW='trino kafka'; RENEW=ca)
+	@docker/platform.sh certificates $(RENEW)
+
+check-docker: ## Say what keeps the containers from starting; changes nothing
+	@docker/platform.sh check
+
+up: ## Start Airflow in containers and create the rest, which its DAG platform_bootstrap starts
+	@docker/platform.sh up
+
+down: ## Stop and remove the containers; their volumes stay
+	@docker/platform.sh down
+
+test-docker: ## Pass the tests that need Docker (TESTS=path for some of them)
+	@./shudl setup
+	@$(RUN) -m pytest $(if $(filter-out tests,$(TESTS)),$(TESTS),tests/docker)
 
 lock: ## Make the locks anew from requirements.in, *.in and jars.toml
 	@./shudl lock
