@@ -69,7 +69,7 @@ def properties(endpoints: Endpoints, s: Settings = settings) -> dict[str, str]:
     return {
         **(access if secret else {}),
         "spark.driver.host": s.host,
-        "spark.driver.bindAddress": s.host,
+        "spark.driver.bindAddress": s.bind,
         "spark.driver.memory": "640m",
         "spark.driver.defaultJavaOptions": "-XX:+UseSerialGC",
         "spark.executor.memory": "640m",

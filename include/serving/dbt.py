@@ -7,6 +7,7 @@ manifest is made by :mod:`include.serving.manifest`.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ TARGETS = ("trino", "clickhouse")
 THREADS = {"trino": 3, "clickhouse": 2}
 """How many of a target's models are built at once."""
 MANIFEST = "manifest.json"
+TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+"""Variables by which dbt's adapters, like this process, trust an authority of the platform's own."""
 PARTIAL_PARSE = "partial_parse.msgpack"
 """Lies beside the manifest; with it a run of dbt need not parse the project again."""
 
@@ -69,6 +72,7 @@ def environment(endpoints: Endpoints, s: Settings = settings) -> dict[str, str]:
         "DBT_LOG_PATH": str(s.logs / "dbt"),
         "DBT_SEND_ANONYMOUS_USAGE_STATS": "False",
         "DO_NOT_TRACK": "1",
+        **{name: os.environ[name] for name in TRUST if name in os.environ},
     }
 
 
