@@ -11,9 +11,29 @@ from typing import Annotated, Literal, NoReturn
 
 import typer
 
-from include.cli.console import FAILED, INTERRUPTED, NOT_HEALTHY, OK, USAGE, CliError, complain, interruptible, out, say
+from include.cli.console import (
+    FAILED,
+    IN_DOCKER,
+    INTERRUPTED,
+    ME,
+    NOT_HEALTHY,
+    OK,
+    USAGE,
+    CliError,
+    complain,
+    interruptible,
+    out,
+    say,
+)
 
 LOCAL = "127.0.0.1,localhost"
+WHERE = (
+    "The platform runs in containers of this host, which [bold]make up[/] and [bold]make down[/] start and end. Addresses are "
+    "the host's (localhost and the published port) where a port is published, else those between containers."
+    if IN_DOCKER
+    else "The platform runs on this machine. With docker/compose.yaml it runs in containers, and has the same commands: "
+    "docker compose -f docker/compose.yaml run --rm cli --help."
+)
 EXIT_CODES = (
     f"[bold]Exit codes[/]: {OK} done · {FAILED} failed · {USAGE} wrong usage · {NOT_HEALTHY} not running or not healthy · "
     f"{INTERRUPTED} interrupted (run the command again: it goes on)"
@@ -21,8 +41,8 @@ EXIT_CODES = (
 
 app = typer.Typer(
     name="shudl",
-    help="[bold]ShuDL[/]: a lakehouse on your own machine, run by Airflow.\n\nPostgreSQL → Kafka → Iceberg → ClickHouse, "
-    "with Debezium, Flink, Trino and dbt.\n\nStart with [bold]./shudl demo[/] or [bold]./shudl up[/].",
+    help="[bold]ShuDL[/]: a lakehouse of your own, run by Airflow.\n\nPostgreSQL → Kafka → Iceberg → ClickHouse, "
+    f"with Debezium, Flink, Trino and dbt.\n\nStart with [bold]{ME} demo[/] or [bold]{ME} up[/].\n\n{WHERE}",
     epilog=EXIT_CODES,
     rich_markup_mode="rich",
     no_args_is_help=True,
@@ -44,10 +64,11 @@ def up(
 
     Starts Airflow, then lets its DAG [bold]platform_bootstrap[/] start each service in order, wait until it is
     healthy, and use it. On a platform that is up it only validates. Interrupted, it goes on when run again.
+    In containers [bold]make up[/] starts Airflow, and this waits for it.
     """
     from include.cli.up import up as bring_up
 
-    with interruptible("What was started goes on; ./shudl up follows it again, ./shudl down stops it."):
+    with interruptible(f"What was started goes on; {ME} up follows it again, {ME} down stops it."):
         bring_up(bootstrap=not no_bootstrap, timeout_s=timeout)
 
 
@@ -57,11 +78,12 @@ def down(
 ) -> None:
     """Stop everything; data stays.
 
-    What others need stops last. Nothing to stop is not an error.
+    What others need stops last. Nothing to stop is not an error. In containers Airflow goes on: its DAG
+    [bold]platform_stop[/] stops the services, and [bold]make down[/] ends Airflow, too.
     """
     from include.cli.up import down as bring_down
 
-    with interruptible("Some services may still run; ./shudl down goes on."):
+    with interruptible(f"Some services may still run; {ME} down goes on."):
         bring_down(keep_airflow=keep_airflow)
 
 
@@ -87,7 +109,8 @@ def demo(
 def doctor(as_json: Json = False) -> None:
     """Check whether this machine can run ShuDL, and say how to mend what is wrong.
 
-    Changes nothing. Exit code 1 when something fails; warnings do not count.
+    Changes nothing. Exit code 1 when something fails; warnings do not count. In a container it checks what that was given;
+    [bold]make check-docker[/] checks the host.
     """
     from rich.markup import escape
 
@@ -111,7 +134,8 @@ def status(as_json: Json = False) -> None:
 
     A service is [bold]stopped[/], [bold]starting[/] (not ready yet), [bold]healthy[/], [bold]unhealthy[/] (runs, but
     does not answer as it should), [bold]restarting[/] (crashed), [bold]stopping[/], [bold]failed[/] (the supervisor gave up)
-    or [bold]left out[/] (this machine cannot run it; all else works without).
+    or [bold]left out[/] (this machine cannot run it, or its container was not created; all else works without).
+    In containers it may be [bold]paused[/], and neither process nor memory is told.
 
     JSON: {healthy, services: \\[{name, title, layer, state, healthy, reason, url, pid, uptime_s, rss_mb}],
     pipelines: \\[…], disk: {free_mb, data_mb, logs_mb}}. Exit code 0 when all is healthy or left out, else 3.
@@ -127,17 +151,22 @@ def status(as_json: Json = False) -> None:
 
 @app.command(rich_help_panel=LOOK, epilog=EXIT_CODES)
 def logs(
-    name: Annotated[str, typer.Argument(metavar="SERVICE", help="As in ./shudl status; or supervisord, or cli.")],
+    name: Annotated[str, typer.Argument(metavar="SERVICE", help="As status names it; or supervisord, or cli.")],
     lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How many of the last lines.")] = 50,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what is logged from now on.")] = False,
 ) -> None:
-    """Show the end of a service's log."""
+    """Show the end of a service's log. Those of Airflow's containers, and what follows, Docker shows on the host."""
     from include.platform.catalog import BY_NAME
     from include.platform.settings import settings
 
-    names = [*BY_NAME, "supervisord", "cli"]
+    names = [*BY_NAME, *(() if settings.docker else ("supervisord",)), "cli"]
     if name not in names:
         raise CliError(f"{name}: no such service; there are {', '.join(names)}", USAGE)
+    if settings.docker and name in BY_NAME:
+        from include.cli.containers import show_logs
+
+        show_logs(name, lines, follow)
+        return
     path = settings.logs / f"{name}.log"
     if not path.exists():
         raise CliError(f"{name} has logged nothing yet ({path})")
@@ -179,18 +208,18 @@ def sql(
 @app.command(rich_help_panel=LOOK, epilog=EXIT_CODES)
 def password(
     name: Annotated[
-        Literal["airflow", "postgres", "clickhouse", "s3"], typer.Argument(metavar="SERVICE", help="Whose password.")
+        Literal["airflow", "postgres", "clickhouse", "s3", "trino", "keycloak", "grafana"],
+        typer.Argument(metavar="SERVICE", help="Whose password."),
     ],
 ) -> None:
     """Print the password that was made for a service.
 
-    The user's name goes to standard error.
+    The user's name goes to standard error. Trino, Keycloak and Grafana have one in containers only.
     """
     from include.cli.passwords import lookup
 
     user, secret = lookup(name)
-    complain_not = f"user {user}"
-    sys.stderr.write(f"{complain_not}\n")
+    sys.stderr.write(f"user {user}\n")
     print(secret)
 
 
@@ -268,9 +297,9 @@ def source_remove(name: Annotated[str, typer.Argument(help="Name of the source, 
 def main() -> None:
     """Run the command line. Our own errors end it with one paragraph; others leave a traceback in ``logs/cli.log``."""
     for name in ("no_proxy", "NO_PROXY"):  # everything here is local: never by way of a proxy
-        os.environ[name] = ",".join(filter(None, (os.environ.get(name), LOCAL)))
+        os.environ[name] = "*" if IN_DOCKER else ",".join(filter(None, (os.environ.get(name), LOCAL)))
     try:
-        app(prog_name="./shudl")
+        app(prog_name=ME)
         code = OK
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else OK

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from include.cdc.check import check as check_source
 from include.cdc.pipelines import Pipeline, PipelineError, files, read_all
-from include.cli.console import CliError, complain, say
+from include.cli.console import ME, CliError, complain, say
 from include.platform.airflow import AirflowClient, AirflowError
 from include.platform.endpoints import Endpoints, local_endpoints
 from include.platform.settings import Settings, settings
@@ -16,7 +16,7 @@ def check(paths: list[Path], offline: bool, s: Settings = settings) -> None:
     """Tell what is right and what is wrong with pipeline files, all by default. Raises :class:`CliError` at the end."""
     everything = files(s.pipelines)
     if not paths and not everything:
-        say(f"There is no pipeline file in {s.pipelines}. ./shudl source add writes one.")
+        say(f"There is no pipeline file in {s.pipelines}. {ME} source add writes one.")
     asked = {path.resolve(): path for path in paths or everything}
     others = [path for path in everything if path.resolve() not in asked]
     pipelines, problems = read_all([*asked.values(), *others])
@@ -44,7 +44,7 @@ def _source(pipeline: Pipeline, endpoints: Endpoints, s: Settings) -> str:
         try:
             with AirflowClient(s) as airflow:
                 if airflow.has_connection(pipeline.connection):
-                    return "file only: Airflow alone knows the connection; ./shudl run check_pipelines checks the database"
+                    return f"file only: Airflow alone knows the connection; {ME} run check_pipelines checks the database"
         except AirflowError:
             pass
     check_source(pipeline, endpoints)

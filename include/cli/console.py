@@ -22,6 +22,10 @@ OK, FAILED, USAGE, NOT_HEALTHY, INTERRUPTED = 0, 1, 2, 3, 130
 
 PIPE_WIDTH = 200
 
+IN_DOCKER = os.environ.get("SHUDL_RUNTIME") == "docker"
+ME = "docker compose -f docker/compose.yaml run --rm cli" if IN_DOCKER else "./shudl"
+"""How people call the command line."""
+
 
 class CliError(Exception):
     """Ends the command with ``text`` on standard error and ``code``."""
@@ -49,6 +53,12 @@ err = _console(stderr=True)
 def say(text: str = "") -> None:
     """Print one paragraph of Rich markup; the terminal wraps it, a pipe gets it as one line."""
     out.print(text, soft_wrap=not out.is_terminal)
+
+
+def next_steps(*commands: str) -> str:
+    """``Next: …`` as markup: the commands in one line, or in one each where their names are long."""
+    shown = [f"[bold]{ME} {command}[/]" for command in commands]
+    return "\n  ".join(["Next:", *shown]) if IN_DOCKER else f"Next: {' · '.join(shown)}"
 
 
 def complain(text: str) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from include.cli.console import Board, CliError, seconds
+from include.cli.state import airflow_url
 from include.platform.airflow import AirflowClient, OnChange
 
 UNDER_WAY = ("queued", "running")
@@ -65,8 +66,13 @@ def _under_way(airflow: AirflowClient, dag_id: str) -> str | None:
 def _until_end(airflow: AirflowClient, dag_id: str, run_id: str, deadline: float, on_change: OnChange) -> str:
     state = airflow.wait(dag_id, run_id, max(LEAST_WAIT_S, deadline - time.monotonic()), on_change)
     if state != "success":
-        raise RunFailed(dag_id, airflow.failures(dag_id, run_id), airflow.run_url(dag_id, run_id))
+        raise RunFailed(dag_id, airflow.failures(dag_id, run_id), run_url(airflow, dag_id, run_id))
     return run_id
+
+
+def run_url(airflow: AirflowClient, dag_id: str, run_id: str) -> str:
+    """Where a person sees the run."""
+    return airflow.run_url(dag_id, run_id).replace(airflow.url, airflow_url(airflow.settings), 1)
 
 
 def span(tasks: list[dict[str, Any]]) -> float | None:

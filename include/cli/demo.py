@@ -11,11 +11,12 @@ from typing import Any
 from rich.table import Table
 
 from include.cdc.pipelines import by_source
-from include.cli.console import CliError, out, say, size
-from include.cli.dags import UNDER_WAY, RunBoard, follow
+from include.cli.console import ME, CliError, next_steps, out, say, size
+from include.cli.dags import UNDER_WAY, RunBoard, follow, run_url
 from include.cli.hops import HopBoard
 from include.cli.phases import Phases
 from include.cli.processes import MemoryPeak
+from include.cli.state import airflow_url
 from include.cli.up import up
 from include.platform.airflow import AirflowClient
 from include.platform.endpoints import Endpoints, local_endpoints
@@ -48,7 +49,7 @@ def demo(from_day: date, rate: float, until: date | None, s: Settings = settings
             with phases("Prove that every row is the same in PostgreSQL, Iceberg and ClickHouse"):
                 _run(airflow, "prove_flights")
             urls = {
-                dag: airflow.run_url(dag, airflow.latest_run(dag)["dag_run_id"]) for dag in ("publish_flights", "prove_flights")
+                dag: run_url(airflow, dag, airflow.latest_run(dag)["dag_run_id"]) for dag in ("publish_flights", "prove_flights")
             }
     _results(endpoints)
     proof = latest_evidence("prove_flights", s) or {}
@@ -56,18 +57,19 @@ def demo(from_day: date, rate: float, until: date | None, s: Settings = settings
     out.print(proof_table(proof))
     say()
     out.print(phases.table())
-    services = ", ".join(f"{name} {size(held)}" for name, held in list(memory.by_service.items())[:4])
-    say(f"\nPeak memory, Airflow included: [bold]{size(memory.peak)}[/] [dim]({services}, …)[/]")
-    kept = {"phases_s": phases.took, "total_s": phases.total, "peak_bytes": memory.peak, "highest_bytes": memory.highest}
+    say()
+    kept: dict[str, Any] = {"phases_s": phases.took, "total_s": phases.total}
+    if memory.peak:  # of containers only Docker knows it
+        services = ", ".join(f"{name} {size(held)}" for name, held in list(memory.by_service.items())[:4])
+        say(f"Peak memory, Airflow included: [bold]{size(memory.peak)}[/] [dim]({services}, …)[/]")
+        kept |= {"peak_bytes": memory.peak, "highest_bytes": memory.highest}
     write_evidence("demo", datetime.now(UTC).strftime("%Y%m%dT%H%M%S"), kept, s)
     say(f"Proof: [bold green]{proof.get('unresolved')} rows unresolved[/]; evidence in {s.evidence / 'prove_flights'}")
-    say(f"\n  [bold]Airflow[/]  {s.url('airflow')}   user admin, password: ./shudl password airflow")
+    say(f"\n  [bold]Airflow[/]  {airflow_url(s)}   user admin, password: {ME} password airflow")
     for dag, url in urls.items():
         say(f"  [bold]{dag}[/]  {url}")
-    say(
-        "\nWhat is left of the replay goes on by itself. Next: [bold]./shudl status[/] · "
-        "[bold]./shudl sql clickhouse 'SELECT * FROM serving.otp_by_carrier'[/] · [bold]./shudl down[/]"
-    )
+    then = next_steps("status", "sql clickhouse 'SELECT * FROM serving.otp_by_carrier'", "down")
+    say(f"\nWhat is left of the replay goes on by itself. {then}")
 
 
 def _run(airflow: AirflowClient, dag_id: str, conf: dict[str, Any] | None = None) -> None:

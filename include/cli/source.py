@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import re
 import sys
 import time
@@ -30,7 +31,7 @@ from include.cdc.pipelines import (
     read_all,
 )
 from include.cdc.source import describe
-from include.cli.console import USAGE, CliError, say, size
+from include.cli.console import ME, USAGE, CliError, next_steps, say, size
 from include.cli.dags import UNDER_WAY
 from include.platform.airflow import AirflowClient, AirflowError, AirflowUnreachable
 from include.platform.catalog import CONN_IDS
@@ -40,6 +41,7 @@ from include.platform.settings import ROOT, Settings, settings
 PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_.$]*")
 """Table names that YAML takes for text without quotes."""
 
+HERE = ("localhost", "127.0.0.1", "::1")
 RUN_S = 300
 """How long a run of the pipeline's DAG may take to end."""
 
@@ -91,11 +93,18 @@ class Found:
 def add(url: str, name: str | None, schemas: list[str], s: Settings = settings) -> None:
     """Write a pipeline file and its connection for the database at ``url``. Raises :class:`CliError`; overwrites no file."""
     endpoint = _endpoint(url)
+    if s.docker and endpoint.host in HERE:
+        raise CliError(
+            f"{endpoint.host} is this container, where no database runs; name the host as containers reach it: its address in "
+            "the network, or a service's name",
+            USAGE,
+        )
     source = name or re.sub(r"[^a-z0-9_]+", "_", endpoint.schema.lower()).strip("_")[:40]
     if not re.fullmatch(NAME, source):
         raise CliError(f"--name {source}: must begin with a small letter and go on with small letters, digits and _", USAGE)
     endpoint = replace(endpoint, conn_id=f"{source}_db")
     path = s.pipelines / f"{source}.yml"
+    _refuse_read_only(s)
     _refuse_taken(source, endpoint.conn_id, path)
     endpoint = _signed_in(endpoint)
     with psycopg.connect(endpoint.conninfo, autocommit=True) as connection:
@@ -124,8 +133,8 @@ def add(url: str, name: str | None, schemas: list[str], s: Settings = settings) 
         if not finding.sql:
             say(f"\n{finding.what}; {finding.way_out}")
     say(
-        f"\nNext: look at the file, then [bold]./shudl check {_shown(path)}[/] · [bold]./shudl run cdc_{source}[/] "
-        f"(then it goes on by itself) · [bold]./shudl run prove_{source}[/]"
+        "\nLook at the file. The first run of its DAG starts what then goes on by itself. "
+        + next_steps(f"check {_shown(path)}", f"run cdc_{source}", f"run prove_{source}")
     )
 
 
@@ -137,6 +146,7 @@ def remove(name: str, s: Settings = settings) -> None:
     from include.cdc.remove import remove as take_away
 
     pipeline, endpoints, dag_id = by_source(name), local_endpoints(s), f"cdc_{name}"
+    _refuse_read_only(s)
     with AirflowClient(s) as airflow:
         if dag_id in {dag["dag_id"] for dag in airflow.dags()}:
             airflow.pause(dag_id)
@@ -149,7 +159,7 @@ def remove(name: str, s: Settings = settings) -> None:
             done = take_away(pipeline, endpoints)
         except httpx.TransportError as error:
             address = f"{error.request.url.host}:{error.request.url.port}"
-            raise CliError(f"{address} does not answer; ./shudl up starts what is missing") from None
+            raise CliError(f"{address} does not answer; {ME} up starts what is missing") from None
         for change in done:
             say(f"  {change}")
         assert pipeline.path
@@ -206,6 +216,15 @@ def _signed_in(endpoint: Endpoint) -> Endpoint:
             if not sys.stdin.isatty():
                 raise CliError(f"Nothing was written: {where} wants a password; set PGPASSWORD, or use ~/.pgpass.") from None
             password = {"password": getpass.getpass(f"Password of {where}: ")}
+
+
+def _refuse_read_only(s: Settings) -> None:
+    place = s.pipelines
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK | os.X_OK):
+        way_out = "mount it writable (docker/compose.yaml) and" if s.docker else "set SHUDL_PIPELINES to a folder of yours, or"
+        raise CliError(f"{place} cannot be written; {way_out} let uid {os.getuid()} write there. Nothing was changed.")
 
 
 def _refuse_taken(source: str, conn_id: str, path: Path) -> None:

@@ -17,12 +17,17 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from include.cli.console import NOT_HEALTHY, CliError, out, say, seconds
-from include.platform.catalog import CONN_IDS, service
+from include.cli.console import ME, NOT_HEALTHY, CliError, out, say, seconds
+from include.platform.catalog import SERVICES
 from include.platform.endpoints import Endpoints
 
-SERVICES = {"postgres": "postgres", "trino": "trino", "clickhouse": "clickhouse", "flink": "flink-sql-gateway"}
-"""Engine, as people call it → the service that answers its statements."""
+CONNECTIONS = {
+    "postgres": "flights_db",
+    "trino": "shudl_trino",
+    "clickhouse": "shudl_clickhouse",
+    "flink": "shudl_flink_gateway",
+}
+"""Engine, as people call it → the connection through which its statements go."""
 
 
 @dataclass(frozen=True)
@@ -92,13 +97,13 @@ ENGINES: dict[str, Callable[[str, Endpoints, int], Answer]] = {
 
 def run(engine: str, query: str, endpoints: Endpoints, timeout_s: int = 300) -> Answer:
     """Run one statement. Raises :class:`CliError` with the engine's own first cause; code 3 when it does not run."""
-    endpoint = endpoints[CONN_IDS[SERVICES[engine]]]
+    endpoint = endpoints[CONNECTIONS[engine]]
     try:
         with closing(socket.create_connection((endpoint.host, endpoint.port), timeout=3)):
             pass
     except OSError:
-        title = service(SERVICES[engine]).title
-        raise CliError(f"{title} does not answer at {endpoint.address}; start it with ./shudl up", NOT_HEALTHY) from None
+        title = next(svc.title for svc in SERVICES if svc.conn_id == endpoint.conn_id)
+        raise CliError(f"{title} does not answer at {endpoint.address}; start it with {ME} up", NOT_HEALTHY) from None
     try:
         return ENGINES[engine](query, endpoints, timeout_s)
     except Exception as error:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 import time
 import xmlrpc.client
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+from include.cli.console import ME
 from include.platform.catalog import BY_NAME, CONTROL_PLANE, Service
-from include.platform.jre import LEFT_OUT, left_out
-from include.platform.settings import Settings, settings
+from include.platform.jre import LEFT_OUT
+from include.platform.runtime import RuntimeUnavailable, runtime
+from include.platform.settings import DOCKER_CA, Settings, settings
 from include.platform.supervisor import Supervisor, SupervisorError
 
 if TYPE_CHECKING:
+    from include.cli.containers import Look
     from include.platform.endpoints import Endpoints
 
 HEALTH_DEADLINE_S = 10.0
 TAIL_BYTES = 16384
+TAIL_LINES = 100
+PUBLIC_URL = "SHUDL_PUBLIC_URL_AIRFLOW"
+"""In docker: where people open Airflow, if not on localhost at the container's own port."""
 ERROR = re.compile(r"\b(ERROR|FATAL|Caused by:|\w*(Exception|Error):|must be|cannot|No such)")
 AIRFLOW_COMPONENTS = {
     "airflow-api-server": "metadatabase",
@@ -33,9 +41,10 @@ STATES = {
     "healthy": "runs and says that it is ready",
     "unhealthy": "runs, but is not ready or does not answer; reason says why",
     "restarting": "ended by itself; is being started again",
+    "paused": "its container was paused",
     "stopping": "was told to stop",
     "failed": "ended so often that the supervisor gave up",
-    LEFT_OUT: "this machine cannot run it, and all else works without; reason says why",
+    LEFT_OUT: "this platform is without it, and all else works; reason says why",
 }
 """Every value of ``state``, and what it means."""
 
@@ -86,16 +95,35 @@ class Parallel:
         return {key: self._results.get(key, late) for key in self._threads}
 
 
-def service_url(svc: Service, endpoints: Endpoints, s: Settings = settings) -> str:
-    """Where ``svc`` is reached, without a password."""
-    from include.platform.catalog import CONN_IDS
+def airflow_url(s: Settings = settings) -> str:
+    """Where people open Airflow."""
+    return (os.environ.get(PUBLIC_URL) or f"https://localhost:{s.port('airflow')}") if s.docker else s.url("airflow")
 
+
+def service_url(svc: Service, endpoints: Endpoints, s: Settings = settings) -> str:
+    """Where ``svc`` is reached, without a password. In docker from the host, if its port is published; else by containers."""
     if svc.name == "airflow-db":
-        return f"postgresql://airflow@{s.host}:{s.port(svc.port)}/airflow"
+        host, port = s.address(svc.port)
+        return f"postgresql://airflow@{host}:{port}/airflow"
     if svc.name in ("flink-taskmanager", "spark-worker") or not svc.port:
         return ""
     if svc in CONTROL_PLANE:
-        return s.url(svc.port)
+        return airflow_url(s)
+    url = _own_url(svc, endpoints, s)
+    return on_host(url, _look().published(svc.name)) if s.docker else url
+
+
+def on_host(url: str, published: Mapping[int, int]) -> str:
+    """``url`` with localhost for its host, and the published port for its own; as it is when its port is not published."""
+    address = urlsplit(url if "//" in url else f"//{url}")
+    if address.port not in published:
+        return url
+    return url.replace(f"{address.hostname}:{address.port}", f"localhost:{published[address.port]}", 1)
+
+
+def _own_url(svc: Service, endpoints: Endpoints, s: Settings) -> str:
+    from include.platform.catalog import CONN_IDS
+
     endpoint = endpoints[CONN_IDS[svc.name]]
     if endpoint.conn_type == "spark":
         return s.url("spark_ui")
@@ -107,9 +135,11 @@ def service_url(svc: Service, endpoints: Endpoints, s: Settings = settings) -> s
 def _airflow_db_healthy(s: Settings) -> None:
     import psycopg
 
+    host, port = s.address("airflow_db")
     with psycopg.connect(
-        host=s.host,
-        port=s.port("airflow_db"),
+        host=host,
+        port=port,
+        **({"sslmode": "verify-full", "sslrootcert": str(DOCKER_CA)} if s.docker else {}),
         user="airflow",
         password=s.secret("airflow_db_airflow"),
         dbname="airflow",
@@ -164,26 +194,63 @@ def _component_reason(name: str, health: dict[str, str | None]) -> str:
     return "" if status == "healthy" else f"Airflow says: {status or 'never seen'}"
 
 
-def supervised(name: str, supervisor: Supervisor) -> dict[str, Any]:
-    """What supervisord says of a service; ``stopped`` with the reason when it says nothing."""
+def _look() -> Look:
+    from include.cli.containers import Look
+
+    return Look()
+
+
+def left_out(name: str, s: Settings = settings) -> str:
+    """Why the platform is without a service; empty for one that it has."""
+    return runtime(s).left_out(name)
+
+
+def how_to_look(name: str, s: Settings = settings) -> str:
+    """The command that shows a service's own words."""
+    return runtime(s).how_to_look(name)
+
+
+def seen(name: str, s: Settings = settings) -> dict[str, Any]:
+    """``{state, pid, uptime_s, detail}`` of a service, as the runtime sees it.
+
+    Docker is not asked of Airflow itself, which nobody may touch through docker-filter: it counts as running, and is as
+    healthy as it says. Its ``uptime_s`` is None.
+    """
+    if s.docker:
+        return _AIRFLOW if BY_NAME[name] in CONTROL_PLANE else _look().info(name)
     try:
-        return supervisor.info(name)
+        return Supervisor(s).info(name)
     except xmlrpc.client.Fault:
-        detail = "the running supervisord does not know it; ./shudl up tells it"
+        detail = f"the running supervisord does not know it; {ME} up tells it"
     except SupervisorError as error:
         detail = str(error)
     return {"state": "stopped", "pid": None, "uptime_s": 0, "detail": detail}
 
 
-def last_words(name: str, s: Settings = settings, error: bool = True) -> str:
-    """The last line of a service's log; with ``error`` the last that tells of one, where there is such a line."""
+_AIRFLOW = {"state": "running", "pid": None, "uptime_s": None, "detail": ""}
+
+
+def _tail(name: str, s: Settings) -> str:
+    """The end of a service's log; empty when there is none."""
+    if s.docker:
+        from docker.errors import NotFound
+
+        try:
+            return "" if BY_NAME[name] in CONTROL_PLANE else "\n".join(_look().logs(name, TAIL_LINES).values())
+        except (NotFound, RuntimeUnavailable):
+            return ""
     try:
         with open(s.logs / f"{name}.log", "rb") as file:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - TAIL_BYTES))
-            lines = [line.strip() for line in file.read().decode(errors="replace").splitlines()]
+            return file.read().decode(errors="replace")
     except OSError:
         return ""
+
+
+def last_words(name: str, s: Settings = settings, error: bool = True) -> str:
+    """The last line of a service's log; with ``error`` the last that tells of one, where there is such a line."""
+    lines = [line.strip() for line in _tail(name, s).splitlines()]
     lines = [line for line in lines if line and not line.startswith(("at ", "... "))]
     errors = [line for line in lines if ERROR.search(line)] if error else []
     return (errors or lines or [""])[-1][:300]
@@ -195,22 +262,23 @@ def survey(
     """The state of the services ``names``. Never raises for one that is ill."""
     from include.platform.endpoints import local_endpoints
 
-    supervisor, endpoints = Supervisor(s), local_endpoints(s)
-    infos = {name: supervised(name, supervisor) for name in names}
+    endpoints = local_endpoints(s)
+    infos = {name: seen(name, s) for name in names}
     ill = reasons([name for name, info in infos.items() if info["state"] == "running"], endpoints, s, deadline_s)
     found = []
     for name, info in infos.items():
         svc, state, reason = BY_NAME[name], info["state"], ""
         if state == "running":
             reason = ill[name]
-            state = "healthy" if not reason else "starting" if info["uptime_s"] < svc.start_timeout_s else "unhealthy"
+            young = info["uptime_s"] is not None and info["uptime_s"] < svc.start_timeout_s
+            state = "healthy" if not reason else "starting" if young else "unhealthy"
         elif state in ("failed", "restarting"):
-            reason = last_words(name, s) or info["detail"]
+            reason = info.get("killed") or last_words(name, s) or info["detail"]
         elif state == "stopped" and (reason := left_out(name, s)):
             state = LEFT_OUT
         found.append(
             ServiceState(
-                name, svc.title, svc.layer, state, reason, service_url(svc, endpoints, s), info["pid"], int(info["uptime_s"])
+                name, svc.title, svc.layer, state, reason, service_url(svc, endpoints, s), info["pid"], int(info["uptime_s"] or 0)
             )
         )
     return found

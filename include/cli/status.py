@@ -14,15 +14,16 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from include.cli.console import out, say, seconds, size
+from include.cli.console import ME, out, say, seconds, size
 from include.cli.processes import children, rss, tree
-from include.cli.state import Parallel, ServiceState, survey
+from include.cli.state import Parallel, ServiceState, how_to_look, survey
 from include.platform.catalog import BY_NAME
 from include.platform.jre import LEFT_OUT
 from include.platform.settings import Settings, settings
 
 LATE_S = 4.0
 """How much longer than the services the pipelines and the disk may take; after that they are left out."""
+RUNS = ("starting", "healthy", "unhealthy", "stopping", "paused")
 STYLES = {"healthy": "green", "stopped": "dim", "unhealthy": "red", "failed": "red"}
 
 
@@ -109,13 +110,13 @@ def show(found: dict[str, Any], as_json: bool) -> None:
     layer = ""
     for service in services:
         style = STYLES.get(service["state"], "yellow")
-        runs = service["pid"] is not None
+        runs = service["state"] in RUNS
         table.add_row(
             service["layer"] if service["layer"] != layer else "",
             service["name"],
             Text(service["state"], style=style),
-            seconds(service["uptime_s"]) if runs else "",
-            f"{service['rss_mb']} MB" if runs else "",
+            seconds(service["uptime_s"]) if service["uptime_s"] else "",
+            f"{service['rss_mb']} MB" if service["rss_mb"] else "",
             service["url"].rpartition("@")[2] if runs else "",
         )
         layer = service["layer"]
@@ -124,9 +125,8 @@ def show(found: dict[str, Any], as_json: bool) -> None:
         if service["state"] == LEFT_OUT:
             out.print(Text(f"  {service['name']} is left out: {service['reason']}", style="yellow"), soft_wrap=True)
         elif service["reason"] and service["state"] != "starting":
-            out.print(
-                Text(f"  {service['name']}: {service['reason']} → ./shudl logs {service['name']}", style="red"), soft_wrap=True
-            )
+            told = f"  {service['name']}: {service['reason']} → {how_to_look(service['name'])}"
+            out.print(Text(told, style="red"), soft_wrap=True)
     _show_pipelines(found["pipelines"])
     _show_disk(found["disk"])
     total = sum(service["rss_mb"] for service in services)
@@ -138,7 +138,7 @@ def show(found: dict[str, Any], as_json: bool) -> None:
     if found["healthy"]:
         say(f"[green]{line}[/]")
     else:
-        say(f"[yellow]{line}[/] · ./shudl up starts what is missing")
+        say(f"[yellow]{line}[/] · {ME} up starts what is missing")
 
 
 def _show_pipelines(pipelines: list[dict[str, Any]]) -> None:

@@ -7,30 +7,33 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from typing import Any
+from urllib.parse import quote
 
 import psutil
 
 from include.cli.board import ServiceBoard
-from include.cli.console import CliError, is_live, out, say, seconds
-from include.cli.dags import RunFailed, follow, span
-from include.cli.state import Parallel, last_words, reasons, service_url, supervised, survey
-from include.platform.airflow import ADMIN, AirflowClient
+from include.cli.console import ME, CliError, is_live, next_steps, out, say, seconds
+from include.cli.dags import UNDER_WAY, RunFailed, follow, span
+from include.cli.state import Parallel, airflow_url, how_to_look, last_words, left_out, reasons, seen, service_url, survey
+from include.platform.airflow import ADMIN, AirflowClient, AirflowUnreachable
 from include.platform.catalog import BY_NAME, CONTROL_PLANE, SERVICES, Service
 from include.platform.doctor import before_start, leftovers
 from include.platform.endpoints import local_endpoints
-from include.platform.jre import LEFT_OUT, left_out
+from include.platform.jre import LEFT_OUT
 from include.platform.settings import ROOT, Settings, settings
 from include.platform.supervisor import Supervisor
 from include.serving.manifest import make_manifests
 
-BOOTSTRAP = "platform_bootstrap"
+BOOTSTRAP, STOP = "platform_bootstrap", "platform_stop"
 CONTROL = [svc.name for svc in CONTROL_PLANE]
 PLATFORM = [svc.name for svc in SERVICES]
 STEPS = {"start": "starting", "healthy": "waiting for health", "works": "checking that it works"}
 """What a service is doing while the bootstrap's task of that name runs."""
 VALIDATE_S = 60
+STOP_S = 600
 CRASHING_S = 45
 """How long a process of the control plane may go on crashing before ``up`` gives up on it."""
+ENDED = ("stopped", "failed")
 
 
 def up(s: Settings = settings, bootstrap: bool = True, timeout_s: float = 600, quiet: bool = False) -> None:
@@ -40,11 +43,9 @@ def up(s: Settings = settings, bootstrap: bool = True, timeout_s: float = 600, q
     """
     started = time.monotonic()
     refuse_to_start(s)
-    with out.status("Reading the dbt project") if is_live() else nullcontext():
-        made = make_manifests(s)
-    if made:
-        say(f"Read the dbt project for {' and '.join(made)} [dim]{seconds(time.monotonic() - started)}[/]")
-    Supervisor(s).launch()
+    if not s.docker:  # there the image has the manifests, and Docker looks after Airflow
+        read_dbt_project(s)
+        Supervisor(s).launch()
     with ServiceBoard("Airflow, the control plane", CONTROL) as board:
         start_control_plane(s, board, started + timeout_s)
     if bootstrap:
@@ -56,7 +57,17 @@ def up(s: Settings = settings, bootstrap: bool = True, timeout_s: float = 600, q
             say(f"[yellow]Left out: {', '.join(out_of_it)}[/]. {'; '.join(dict.fromkeys(out_of_it.values()))}.")
     if not quiet:
         summary(s)
-        say("\nNext: [bold]./shudl demo[/] · [bold]./shudl status[/] · [bold]./shudl sql trino 'SHOW SCHEMAS'[/]")
+        say()
+        say(next_steps("demo", "status", "sql trino 'SHOW SCHEMAS'"))
+
+
+def read_dbt_project(s: Settings) -> None:
+    """Make the manifests that are not there, or not of today's project."""
+    started = time.monotonic()
+    with out.status("Reading the dbt project") if is_live() else nullcontext():
+        made = make_manifests(s)
+    if made:
+        say(f"Read the dbt project for {' and '.join(made)} [dim]{seconds(time.monotonic() - started)}[/]")
 
 
 def refuse_to_start(s: Settings) -> None:
@@ -67,8 +78,11 @@ def refuse_to_start(s: Settings) -> None:
 
 
 def start_control_plane(s: Settings, board: ServiceBoard, deadline: float) -> None:
-    """Start Airflow's processes, each after what it needs, until all are healthy. Idempotent."""
-    supervisor, endpoints = Supervisor(s), local_endpoints(s)
+    """Start Airflow's processes, each after what it needs, until all are healthy. Idempotent.
+
+    In docker ``make up`` starts them, and they are only waited for.
+    """
+    endpoints = local_endpoints(s)
     begun: dict[str, float] = {}
     crashed: dict[str, float] = {}
     ill: dict[str, str] = {}
@@ -77,28 +91,29 @@ def start_control_plane(s: Settings, board: ServiceBoard, deadline: float) -> No
         for svc in CONTROL_PLANE:
             if svc.name in healthy or not healthy.issuperset(svc.needs):
                 continue
-            state = supervisor.state(svc.name)
+            state = seen(svc.name, s)["state"]
             if svc.name not in begun:
                 begun[svc.name] = time.monotonic()
                 idle = state in ("stopped", "failed")
                 if idle:
-                    supervisor.start(svc.name)
+                    Supervisor(s).start(svc.name)
                 board.set(svc.name, "starting" if idle else "checking")
                 continue
             if state == "restarting":
                 crashed.setdefault(svc.name, time.monotonic())
             ended = svc.name in crashed
-            board.set(svc.name, "restarting" if ended else "starting", last_words(svc.name, s, error=ended))
+            words = last_words(svc.name, s, error=ended) or ill.get(svc.name, "")
+            board.set(svc.name, "restarting" if ended else "starting", words)
             until = min(deadline, begun[svc.name] + svc.start_timeout_s, crashed.get(svc.name, deadline) + CRASHING_S)
             if state == "failed" or time.monotonic() > until:
                 board.set(svc.name, "failed")
                 why = ill.get(svc.name) if state == "running" else last_words(svc.name, s) or state
                 raise CliError(
                     f"{svc.name} is not healthy after {seconds(time.monotonic() - begun[svc.name])}: {why}\n"
-                    f"See ./shudl logs {svc.name}"
+                    f"See {how_to_look(svc.name, s)}{'; make up starts Airflow' if s.docker else ''}"
                 )
         ill = reasons([name for name in begun if name not in healthy], endpoints, s, deadline_s=6)
-        for name in [name for name, reason in ill.items() if not reason and supervisor.state(name) in ("running", "starting")]:
+        for name in [name for name, reason in ill.items() if not reason and seen(name, s)["state"] in ("running", "starting")]:
             healthy.add(name)
             board.set(name, "healthy")
         time.sleep(0.3)
@@ -153,7 +168,7 @@ def show_tasks(board: ServiceBoard, tasks: list[dict[str, Any]]) -> None:
             elif state == "failed":
                 board.set(name, "failed", f"at {step}", took=took)
             elif state == "skipped":
-                board.set(name, LEFT_OUT, left_out(name), took=took)
+                board.set(name, LEFT_OUT, left_out(name) or "needs what is left out", took=took)
             elif state == "upstream_failed":
                 if any(other.get("state") == "failed" for other in steps.values()):
                     continue
@@ -180,22 +195,19 @@ def _failure_text(error: RunFailed, s: Settings) -> str:
         lines.append(f"  {name}, {step}: {error.problems[task_id]}")
         if words := last_words(name, s):
             lines.append(f"    its log: {words}")
-        lines.append(f"    → ./shudl logs {name}")
+        lines.append(f"    → {how_to_look(name, s)}")
     if not steps:  # the run's other tasks only report on those
         lines += [f"  {task_id}: {reason}" for task_id, reason in error.problems.items()]
-    return "\n".join([*lines, f"Run ./shudl up again when the cause is gone; it goes on from here. All logs: {error.url}"])
+    return "\n".join([*lines, f"Run {ME} up again when the cause is gone; it goes on from here. All logs: {error.url}"])
 
 
 def summary(s: Settings) -> None:
     """Where everything is, and how to sign in."""
     endpoints = local_endpoints(s)
-    password = s.secret_file("airflow_admin")
-    try:
-        shown = password.relative_to(ROOT)
-    except ValueError:
-        shown = password
+    password = ROOT / "docker" / "secrets" / "airflow_admin" if s.docker else s.secret_file("airflow_admin")
+    shown = password.relative_to(ROOT) if password.is_relative_to(ROOT) else password
     say()
-    say(f"  [bold]Airflow[/]          {s.url('airflow')}   user [bold]{ADMIN}[/], password in {shown} (./shudl password airflow)")
+    say(f"  [bold]Airflow[/]          {airflow_url(s)}   user [bold]{ADMIN}[/], password in {shown}")
     for name, title in (
         ("flink-jobmanager", "Flink"),
         ("spark-master", "Spark"),
@@ -203,8 +215,12 @@ def summary(s: Settings) -> None:
         ("nessie", "Nessie"),
         ("clickhouse", "ClickHouse"),
         ("postgres", "PostgreSQL"),
+        ("haproxy", "PostgreSQL"),
+        ("dbt-docs", "dbt docs"),
+        ("grafana", "Grafana"),
+        ("keycloak", "Keycloak"),
     ):
-        if not left_out(name, s):
+        if name in BY_NAME and not left_out(name, s):
             say(f"  [bold]{title:<16}[/] {service_url(BY_NAME[name], endpoints, s)}")
 
 
@@ -224,11 +240,15 @@ def stop_order(services: list[Service]) -> list[list[str]]:
 def down(s: Settings = settings, keep_airflow: bool = False) -> None:
     """Stop everything, what is needed by others last. Data stays. Idempotent.
 
-    Airflow ends with the first services, so that no run of a DAG starts again what was stopped.
+    Airflow ends with the first services, so that no run of a DAG starts again what was stopped. In docker it stops
+    the services, and goes on.
     """
+    if s.docker:
+        stop_by_airflow(s)
+        return
     supervisor, started = Supervisor(s), time.monotonic()
     waves = stop_order(list(SERVICES if keep_airflow else (*CONTROL_PLANE, *SERVICES)))
-    names = [name for wave in waves for name in wave if supervised(name, supervisor)["state"] not in ("stopped", "failed")]
+    names = [name for wave in waves for name in wave if seen(name, s)["state"] not in ENDED]
     if names:
         with ServiceBoard("Stopping", names) as board:
 
@@ -249,11 +269,40 @@ def down(s: Settings = settings, keep_airflow: bool = False) -> None:
         supervisor.shutdown()
         orphans = end_leftovers(s)
     if names:
-        say(f"Stopped {len(names)} services in {seconds(time.monotonic() - started)}. ./shudl up starts them again.")
+        say(f"Stopped {len(names)} services in {seconds(time.monotonic() - started)}. {ME} up starts them again.")
     if orphans:
         say(f"Ended {orphans} processes that had outlived their supervisor.")
     if not names and not orphans:
         say("Nothing was running.")
+
+
+def stop_by_airflow(s: Settings) -> None:
+    """Let the DAG platform_stop stop the services, after a bootstrap that is under way was ended."""
+    started = time.monotonic()
+    names = [name for name in PLATFORM if seen(name, s)["state"] not in ENDED]
+    if not names:
+        say("No service was running. Airflow goes on: [bold]make down[/] ends it, too.")
+        return
+    try:
+        with AirflowClient(s) as airflow, ServiceBoard(f"Airflow runs {STOP}", names) as board:
+            latest = airflow.latest_run(BOOTSTRAP)
+            if latest and latest["state"] in UNDER_WAY:
+                airflow.request("PATCH", f"/dags/{BOOTSTRAP}/dagRuns/{quote(latest['dag_run_id'])}", json={"state": "failed"})
+            follow(airflow, STOP, started + STOP_S, on_change=lambda run, tasks: show_stops(board, tasks))
+    except AirflowUnreachable:
+        raise CliError("Airflow, which stops the services, does not answer; make down stops them without it") from None
+    say(
+        f"Stopped {len(names)} services in {seconds(time.monotonic() - started)}; {ME} up starts them again. "
+        "Airflow goes on: [bold]make down[/] ends it, too."
+    )
+
+
+def show_stops(board: ServiceBoard, tasks: list[dict[str, Any]]) -> None:
+    """Put the states of the tasks of platform_stop on the board."""
+    shown = {"running": "stopping", "success": "stopped", "failed": "failed", "skipped": "not ours to stop"}
+    for task in tasks:
+        if task["task_id"] in board.rows and task["state"] in shown:
+            board.set(task["task_id"], shown[task["state"]])
 
 
 def end_leftovers(s: Settings) -> int:

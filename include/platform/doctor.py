@@ -1,10 +1,14 @@
 """``./shudl doctor``: the machine, and what of ShuDL runs on it, checked without changing anything.
 
-:func:`examine` gives every check; :func:`before_start` those that can keep services from starting.
+:func:`examine` gives every check; :func:`before_start` those that can keep services from starting. In docker both look at
+what this container was given; ``make check-docker`` looks at the host.
 """
 
 from __future__ import annotations
 
+import os
+import ssl
+import time
 from pathlib import Path
 
 import psutil
@@ -13,12 +17,33 @@ from include.platform import machine
 from include.platform.catalog import BY_NAME
 from include.platform.jre import NoJre, spark_java_version, spark_jre
 from include.platform.machine import Check
-from include.platform.settings import Settings, settings
+from include.platform.runtime import RuntimeUnavailable, runtime
+from include.platform.settings import DOCKER_CA, DOCKER_SECRETS, Settings, SettingsError, settings
 from include.platform.supervisor import Supervisor, port_holder, taken_ports
+
+SECRETS = (
+    "airflow_admin",
+    "airflow_db_airflow",
+    "clickhouse",
+    "grafana_admin",
+    "kafka_airflow",
+    "keycloak_admin",
+    "mask_salt",
+    "postgres_flights",
+    "s3_access_key",
+    "s3_secret_key",
+    "spark_auth",
+    "trino",
+)
+"""What the command line, like Airflow, is given in docker."""
+TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
+"""Variables by which Python's clients trust an authority."""
 
 
 def examine(s: Settings = settings) -> list[Check]:
     """Every check, in the order in which a person would look."""
+    if s.docker:
+        return [*_container(s), Check("host", "ok", "not looked at from here: make check-docker does")]
     return [
         machine.system(),
         machine.python(),
@@ -40,7 +65,12 @@ def examine(s: Settings = settings) -> list[Check]:
 
 def before_start(s: Settings = settings) -> list[Check]:
     """What would keep services from starting: only the checks that fail."""
-    checks = (
+    checks = _container(s) if s.docker else _host(s)
+    return [check for check in checks if check.status == "fail"]
+
+
+def _host(s: Settings) -> list[Check]:
+    return [
         machine.disk(s),
         machine.inodes(s),
         machine.state_folder(s),
@@ -49,8 +79,48 @@ def before_start(s: Settings = settings) -> list[Check]:
         machine.open_files(),
         machine.clock(s),
         machine.user(),
-    )
-    return [check for check in checks if check.status == "fail"]
+    ]
+
+
+def _container(s: Settings) -> list[Check]:
+    return [_docker_filter(s), _secrets(s), _trust(), machine.state_folder(s), machine.clock(s)]
+
+
+def _docker_filter(s: Settings) -> Check:
+    try:
+        state = runtime(s).state("kafka")
+    except RuntimeUnavailable as error:
+        return Check("docker-filter", "fail", str(error), "see docker compose -f docker/compose.yaml logs docker-filter")
+    return Check("docker-filter", "ok", f"answers (Kafka is {state})")
+
+
+def _secrets(s: Settings) -> Check:
+    lacking = []
+    for name in SECRETS:
+        try:
+            s.secret_file(name)
+        except SettingsError:
+            lacking.append(name)
+    if lacking:
+        advice = "make secrets makes what is missing; files are readable by uid 1000, and docker/compose.yaml gives them to cli"
+        return Check("secrets", "fail", f"cannot be read in {DOCKER_SECRETS}: {', '.join(lacking)}", advice)
+    return Check("secrets", "ok", f"all {len(SECRETS)} can be read")
+
+
+def _trust() -> Check:
+    """Whether this process trusts the platform's authority, and until when it may."""
+    try:
+        known = ssl.create_default_context(cafile=str(DOCKER_CA)).get_ca_certs()
+        ends = min(ssl.cert_time_to_seconds(str(authority["notAfter"])) for authority in known)
+    except (OSError, ValueError) as error:
+        return Check("trust", "fail", f"{DOCKER_CA}: {error}", "make certificates makes it; then start the containers anew")
+    until = time.strftime("%Y-%m-%d", time.gmtime(ends))
+    if ends < time.time():
+        return Check("trust", "fail", f"the authority ended on {until}", "make certificates makes another (docs/docker.md)")
+    unset = [name for name in TRUST if os.environ.get(name) != str(DOCKER_CA)]
+    if unset:
+        return Check("trust", "fail", f"{' and '.join(unset)} is not {DOCKER_CA}", "run the command by compose's service cli")
+    return Check("trust", "ok", f"the platform's authority, until {until}")
 
 
 def _ours(s: Settings) -> int:

@@ -1,0 +1,274 @@
+"""The command line in a container: what it makes of Docker's answers. A server that speaks Docker's API stands in."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from include.cli.console import CliError
+from include.cli.containers import Look
+from include.cli.source import add
+from include.cli.state import PUBLIC_URL, airflow_url, on_host
+from include.platform import settings as settings_module
+from include.platform.airflow import ADMIN
+from include.platform.catalog import CONTROL_PLANE, DOCKER
+from include.platform.containers import PROJECT
+from include.platform.doctor import SECRETS
+from include.platform.endpoints import local_endpoints
+from include.platform.settings import ROOT, Settings
+
+RUN = """
+import sys
+from pathlib import Path
+from include.platform import settings
+settings.DOCKER_SECRETS = Path(sys.argv.pop(1))
+settings.DOCKER_CA = settings.DOCKER_SECRETS / "ca.crt"
+from include.cli.app import main
+main()
+"""
+"""The command line, with another folder in the place of /run/secrets."""
+
+
+class Docker:
+    """Answers inspect and logs as Docker does. Containers that it was not told of were not created."""
+
+    def __init__(self) -> None:
+        self.containers: dict[str, dict[str, Any]] = {}
+        self.logs: dict[str, list[str]] = {}
+        docker = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                asked = urlsplit(self.path)
+                _, _, _, name, deed = asked.path.split("/")
+                if name not in docker.containers:
+                    self._answer(404, json.dumps({"message": f"No such container: {name}"}).encode())
+                elif deed == "json":
+                    self._answer(200, json.dumps(docker.containers[name]).encode())
+                else:
+                    lines = docker.logs.get(name, [])[-int(parse_qs(asked.query)["tail"][0]) :]
+                    frames = [line.encode() + b"\n" for line in lines]
+                    self._answer(200, b"".join(b"\1\0\0\0" + len(frame).to_bytes(4, "big") + frame for frame in frames))
+
+            def _answer(self, code: int, body: bytes) -> None:
+                self.send_response(code)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.url = f"tcp://127.0.0.1:{self.server.server_port}"
+
+    def has(self, name: str, status: str, ports: dict[int, int] | None = None, **state: Any) -> None:
+        born = (datetime.now(UTC) - timedelta(seconds=90)).strftime("%Y-%m-%dT%H:%M:%S.123456789Z")
+        bound = {f"{port}/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(own)}] for port, own in (ports or {}).items()}
+        self.containers[f"{PROJECT}-{name}-1"] = {
+            "State": {"Status": status, "StartedAt": born, "ExitCode": 0, "OOMKilled": False, **state},
+            "HostConfig": {"PortBindings": bound},
+            "Config": {"Tty": False},
+        }
+
+
+@pytest.fixture
+def docker() -> Iterator[Docker]:
+    made = Docker()
+    yield made
+    made.server.shutdown()
+    made.server.server_close()
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    folder = tmp_path / "secrets-given"
+    folder.mkdir()
+    for name in SECRETS:
+        (folder / name).write_text(f"the {name}")
+    return folder
+
+
+def shudl(*arguments: str, docker: Docker, secrets: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | {"PYTHONPATH": str(ROOT), "SHUDL_RUNTIME": "docker", "SHUDL_HOME": str(secrets.parent / "data")}
+    env |= {"DOCKER_FILTER_URL": docker.url, "COLUMNS": "200"} | variables
+    return subprocess.run(
+        [sys.executable, "-c", RUN, str(secrets), *arguments], env=env, cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+
+
+# ── Docker's words in ours ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_service_is_as_its_worst_container(docker: Docker) -> None:
+    look = Look(docker.url)
+    assert look.info("kafka")["state"] == "stopped"
+    assert "COMPOSE_PROFILES" in look.info("kafka")["detail"]
+    docker.has("kafka", "running")
+    info = look.info("kafka")
+    assert (info["state"], info["pid"]) == ("running", None)
+    assert 85 < info["uptime_s"] < 120
+    docker.has("kafka", "restarting", ExitCode=137, OOMKilled=True)
+    info = look.info("kafka")
+    assert (info["state"], info["uptime_s"], info["detail"]) == ("restarting", 0, "ended with code 137")
+    assert "memory limit" in info["killed"]
+
+
+def test_ports_of_the_host(docker: Docker) -> None:
+    docker.has("s3", "exited", {9000: 9443, 9001: 9001})
+    look = Look(docker.url)
+    assert look.published("s3") == {9000: 9443, 9001: 9001}
+    assert look.published("nessie") == {}
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://s3:9000", "https://localhost:9443"),
+        ("postgresql://flights@haproxy:15000/flights", "postgresql://flights@localhost:15000/flights"),
+        ("kafka:9092", "kafka:9092"),
+        ("kafka:9000", "localhost:9443"),
+        ("http://spark-master:8088", "http://spark-master:8088"),
+    ],
+)
+def test_addresses_are_the_hosts_where_a_port_is_published(url: str, expected: str) -> None:
+    assert on_host(url, {9000: 9443, 15000: 15000}) == expected
+
+
+def test_where_people_open_airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    s = Settings(tmp_path, 22000, runtime="docker")
+    monkeypatch.delenv(PUBLIC_URL, raising=False)
+    assert airflow_url(s) == "https://localhost:8280"
+    monkeypatch.setenv(PUBLIC_URL, "https://lake.example.org")
+    assert airflow_url(s) == "https://lake.example.org"
+    assert airflow_url(Settings(tmp_path, 22000)) == "http://127.0.0.1:22000", "on one machine it is where it listens"
+
+
+def test_a_source_on_localhost_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CliError, match="localhost is this container") as caught:
+        add("postgresql://me@localhost/shop", None, [], Settings(tmp_path, 22000, runtime="docker"))
+    assert caught.value.code == 2
+
+
+def test_the_secrets_that_doctor_looks_for_are_those_in_use(
+    tmp_path: Path, secrets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+    read = Settings.secret_file
+    monkeypatch.setattr(settings_module, "DOCKER_SECRETS", secrets)
+    monkeypatch.setattr(Settings, "secret_file", lambda self, name: used.append(name) or read(self, name))
+    local_endpoints(Settings(tmp_path / "data", 22000, runtime="docker"))
+    assert {*used, "airflow_db_airflow", f"airflow_{ADMIN}"} == set(SECRETS)
+
+
+# ── commands ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_help_says_how_it_is_called(docker: Docker, secrets: Path) -> None:
+    done = shudl("--help", docker=docker, secrets=secrets)
+    assert done.returncode == 0
+    assert "docker compose -f docker/compose.yaml run --rm cli up" in done.stdout
+    assert "make down" in done.stdout
+    assert "./shudl" not in done.stdout
+
+
+def test_status_has_the_same_shape(docker: Docker, secrets: Path) -> None:
+    docker.has("kafka", "exited")
+    docker.has("trino", "exited", {8080: 18080})
+    docker.has("nessie", "restarting", ExitCode=1)
+    docker.logs["shudl-nessie-1"] = ["starting", "java.net.ConnectException: no database", "\tat java.base"]
+    done = shudl("status", "--json", docker=docker, secrets=secrets)
+    assert done.returncode == 3, done.stderr
+    found = json.loads(done.stdout)
+    services = {service["name"]: service for service in found["services"]}
+    assert list(services) == [service.name for service in (*CONTROL_PLANE, *DOCKER)]
+    for service in services.values():
+        assert set(service) == {"name", "title", "layer", "state", "healthy", "reason", "url", "pid", "uptime_s", "rss_mb"}
+    assert (services["kafka"]["state"], services["kafka"]["reason"], services["kafka"]["pid"]) == ("stopped", "", None)
+    assert services["trino"]["url"] == "https://localhost:18080"
+    assert services["airflow-api-server"]["url"] == "https://localhost:8280"
+    assert services["nessie"]["reason"] == "java.net.ConnectException: no database"
+    assert services["grafana"]["state"] == "left out"
+    assert "COMPOSE_PROFILES" in services["grafana"]["reason"]
+    assert services["airflow-db"]["state"] == "unhealthy"
+    assert services["airflow-db"]["reason"]
+    people = shudl("status", docker=docker, secrets=secrets)
+    assert people.returncode == 3
+    assert "docker compose -f docker/compose.yaml logs nessie" in people.stdout
+
+
+def test_logs_of_each_container(docker: Docker, secrets: Path) -> None:
+    for number in (1, 2, 3):
+        docker.has(f"etcd{number}", "running")
+        docker.logs[f"shudl-etcd{number}-1"] = ["first", f"member {number} is ready"]
+    done = shudl("logs", "etcd", "-n", "1", docker=docker, secrets=secrets)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[:2] == ["==> shudl-etcd1-1 <==", "member 1 is ready"]
+    assert "first" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "named"),
+    [
+        (("logs", "kafka"), 1, "COMPOSE_PROFILES"),
+        (("logs", "airflow-scheduler"), 1, "docker compose -f docker/compose.yaml logs airflow-scheduler"),
+        (("logs", "etcd", "-f"), 2, "logs etcd1 etcd2 etcd3 --follow"),
+        (("logs", "supervisord"), 2, "no such service"),
+        (("sql", "postgres", "SELECT 1"), 3, "HAProxy (way to PostgreSQL) does not answer at haproxy:15000"),
+        (("up", "--timeout", "10"), 1, "Nothing was started."),
+    ],
+)
+def test_what_cannot_be_done_is_said(docker: Docker, secrets: Path, arguments: tuple[str, ...], code: int, named: str) -> None:
+    done = shudl(*arguments, docker=docker, secrets=secrets)
+    assert done.returncode == code, done.stderr
+    assert named in done.stderr.replace("\n", " ")
+
+
+def test_down_with_nothing_to_stop(docker: Docker, secrets: Path) -> None:
+    done = shudl("down", docker=docker, secrets=secrets)
+    assert (done.returncode, done.stdout) == (0, "No service was running. Airflow goes on: make down ends it, too.\n")
+
+
+def test_down_without_airflow(docker: Docker, secrets: Path) -> None:
+    docker.has("kafka", "running")
+    done = shudl("down", docker=docker, secrets=secrets)
+    assert done.returncode == 1
+    assert "make down stops them without it" in done.stderr
+
+
+def test_passwords_are_the_secrets(docker: Docker, secrets: Path) -> None:
+    done = shudl("password", "trino", docker=docker, secrets=secrets)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "the trino\n", "user shudl\n")
+    (secrets / "trino").unlink()
+    done = shudl("password", "trino", docker=docker, secrets=secrets)
+    assert done.returncode == 1
+    assert "not given the secret trino" in done.stderr
+
+
+def test_doctor_looks_at_what_the_container_was_given(docker: Docker, secrets: Path) -> None:
+    (secrets / "mask_salt").unlink()
+    done = shudl("doctor", "--json", docker=docker, secrets=secrets)
+    assert done.returncode == 1
+    checks = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+    assert checks["docker-filter"]["status"] == "ok"
+    assert (checks["secrets"]["status"], checks["trust"]["status"]) == ("fail", "fail")
+    assert checks["secrets"]["found"].endswith(": mask_salt")
+    assert "ca.crt" in checks["trust"]["found"]
+    assert "make check-docker" in checks["host"]["found"]
+    done = shudl("doctor", docker=docker, secrets=secrets, DOCKER_FILTER_URL="tcp://127.0.0.1:1")
+    assert "docker-filter does not answer" in done.stdout
