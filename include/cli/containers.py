@@ -25,12 +25,13 @@ class Look(Containers):
             states = [found["State"] for found in self._inspect(name)]
         except NotFound:
             return {"state": "stopped", "pid": None, "uptime_s": 0, "detail": self.left_out(name)}
-        word = {id(state): STATES[state["Status"]] for state in states}
-        worst = min(states, key=lambda state: WORST_FIRST.index(word[id(state)]))
-        info = {"state": word[id(worst)], "pid": None, "uptime_s": 0, "detail": f"ended with code {worst['ExitCode']}"}
+        worst = min(states, key=lambda state: WORST_FIRST.index(STATES[state["Status"]]))
+        info = {"state": STATES[worst["Status"]], "pid": None, "uptime_s": 0, "detail": ""}
         if info["state"] == "running":
             born = max(datetime.fromisoformat(state["StartedAt"]) for state in states)
             info["uptime_s"] = max(0, int((datetime.now(UTC) - born).total_seconds()))
+        else:
+            info["detail"] = f"ended with code {worst['ExitCode']}"
         if worst.get("OOMKilled"):
             info["killed"] = "ended by the kernel: its memory limit is too low (docker/.env)"
         return info

@@ -287,7 +287,9 @@ def stop_by_airflow(s: Settings) -> None:
         with AirflowClient(s) as airflow, ServiceBoard(f"Airflow runs {STOP}", names) as board:
             latest = airflow.latest_run(BOOTSTRAP)
             if latest and latest["state"] in UNDER_WAY:
-                airflow.request("PATCH", f"/dags/{BOOTSTRAP}/dagRuns/{quote(latest['dag_run_id'])}", json={"state": "failed"})
+                airflow.request(
+                    "PATCH", f"/dags/{BOOTSTRAP}/dagRuns/{quote(latest['dag_run_id'], safe='')}", json={"state": "failed"}
+                )
             follow(airflow, STOP, started + STOP_S, on_change=lambda run, tasks: show_stops(board, tasks))
     except AirflowUnreachable:
         raise CliError("Airflow, which stops the services, does not answer; make down stops them without it") from None

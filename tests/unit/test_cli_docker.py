@@ -7,19 +7,23 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from include.cli import up as up_module
+from include.cli.board import ServiceBoard
 from include.cli.console import CliError
 from include.cli.containers import Look
 from include.cli.source import add
 from include.cli.state import PUBLIC_URL, airflow_url, on_host
+from include.cli.up import BOOTSTRAP, CONTROL, STOP, show_stops, start_control_plane, stop_by_airflow
 from include.platform import settings as settings_module
 from include.platform.airflow import ADMIN
 from include.platform.catalog import CONTROL_PLANE, DOCKER
@@ -174,6 +178,87 @@ def test_the_secrets_that_doctor_looks_for_are_those_in_use(
     monkeypatch.setattr(Settings, "secret_file", lambda self, name: used.append(name) or read(self, name))
     local_endpoints(Settings(tmp_path / "data", 22000, runtime="docker"))
     assert {*used, "airflow_db_airflow", f"airflow_{ADMIN}"} == set(SECRETS)
+
+
+# ── up and down, by Airflow ──────────────────────────────────────────────────────────────────────────────
+
+
+def test_airflow_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    s = Settings(tmp_path, 22000, runtime="docker")
+    ill = {"airflow-scheduler": 2}
+
+    def reasons(names: list[str], *_: object, **__: object) -> dict[str, str]:
+        for name in names:
+            ill[name] = ill.get(name, 0) - 1
+        return {name: "Airflow says: never seen" if ill[name] > 0 else "" for name in names}
+
+    monkeypatch.setattr(up_module, "local_endpoints", lambda s: {})
+    monkeypatch.setattr(up_module, "reasons", reasons)
+    with ServiceBoard("Airflow", CONTROL) as board:
+        start_control_plane(s, board, time.monotonic() + 30)
+        assert {row.state for row in board.rows.values()} == {"healthy"}
+    monkeypatch.setattr(up_module, "reasons", lambda names, *_, **__: dict.fromkeys(names, "no such host"))
+    with pytest.raises(CliError, match="airflow-db is not healthy after") as caught, ServiceBoard("Airflow", CONTROL) as board:
+        start_control_plane(s, board, time.monotonic() + 0.5)
+    assert "no such host" in str(caught.value)
+    assert "logs airflow-db; make up starts Airflow" in str(caught.value)
+    assert not list(tmp_path.iterdir()), "no supervisord was thought of"
+
+
+class Airflow:
+    """Does what it is told, and keeps it."""
+
+    url = "https://airflow-api-server:8280"
+    told: ClassVar[list[tuple[str, ...]]] = []
+
+    def __init__(self, s: Settings) -> None:
+        self.settings = s
+
+    def __enter__(self) -> Airflow:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def wait_for_dags(self, dag_ids: set[str], timeout_s: float) -> None:
+        pass
+
+    def dags(self) -> list[dict[str, Any]]:
+        return [{"dag_id": STOP, "is_paused": False}]
+
+    def latest_run(self, dag_id: str) -> dict[str, Any] | None:
+        return {"dag_run_id": "manual__2026-01-01T00:00:00+00:00", "state": "running"} if dag_id == BOOTSTRAP else None
+
+    def request(self, method: str, path: str, **kwargs: Any) -> None:
+        self.told.append((method, path, kwargs["json"]["state"]))
+
+    def trigger(self, dag_id: str, conf: object) -> str:
+        self.told.append(("trigger", dag_id))
+        return "run"
+
+    def wait(self, dag_id: str, run_id: str, timeout_s: float, on_change: Any) -> str:
+        on_change({}, [{"task_id": "kafka", "state": "success"}, {"task_id": "trino", "state": "success"}])
+        return "success"
+
+
+def test_a_bootstrap_under_way_ends_before_services_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(up_module, "AirflowClient", Airflow)
+    monkeypatch.setattr(up_module, "seen", lambda name, s: {"state": "running" if name == "kafka" else "stopped"})
+    stop_by_airflow(Settings(tmp_path, 22000, runtime="docker"))
+    run = f"/dags/{BOOTSTRAP}/dagRuns/manual__2026-01-01T00%3A00%3A00%2B00%3A00"
+    assert Airflow.told == [("PATCH", run, "failed"), ("trigger", STOP)]
+    out = capsys.readouterr().out
+    assert "Stopped 1 services in" in out
+    assert "make down ends it, too" in out
+    assert "trino" not in out, "it did not run"
+
+
+def test_stops_on_the_board() -> None:
+    board = ServiceBoard("Stopping", ["kafka", "trino", "s3"])
+    show_stops(board, [{"task_id": "kafka", "state": "running"}, {"task_id": "trino", "state": "skipped"}])
+    assert [row.state for row in board.rows.values()] == ["stopping", "not ours to stop", "waiting"]
 
 
 # ── commands ─────────────────────────────────────────────────────────────────────────────────────────────
