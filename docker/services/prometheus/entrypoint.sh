@@ -22,7 +22,7 @@ RULES_DIR=$here/config/rules
 render "$here/config/prometheus.yml.template" "$RUN_DIR/prometheus.yml"
 render "$here/config/blackbox.yml.template" "$RUN_DIR/blackbox.yml"
 
-prometheus-blackbox-exporter --config.file="$RUN_DIR/blackbox.yml" --web.listen-address=127.0.0.1:9115 --log.level=warn --log.prober=error &
+prometheus-blackbox-exporter --config.file="$RUN_DIR/blackbox.yml" --web.listen-address=127.0.0.1:9115 --log.level=warn --log.prober=debug &
 # Of the file systems only the one of /data, where Docker keeps its volumes.
 prometheus-node-exporter --web.listen-address=127.0.0.1:9100 --log.level=warn --collector.disable-defaults \
     --collector.cpu --collector.diskstats --collector.filesystem --collector.loadavg --collector.meminfo --collector.pressure \
