@@ -25,20 +25,21 @@ class User:
 
 
 def write(path: Path, data: bytes, mode: int, uid: int, gid: int, replace: bool = False) -> None:
-    """Make ``path`` whole or not at all. Without ``replace``, raises FileExistsError when something is there."""
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    """Make ``path`` whole or not at all. Raises :class:`ComposeError`; also, without ``replace``, when something is there."""
+    name = ""
     try:
+        fd, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
         with os.fdopen(fd, "wb") as file:
             file.write(data)
             file.flush()
             _give(fd, path, mode, uid, gid)
             os.fsync(fd)
-        if replace:
-            os.replace(name, path)
-        else:
-            os.link(name, path)
+        (os.replace if replace else os.link)(name, path)
+    except OSError as error:
+        raise ComposeError(f"{shown(path)} cannot be written: {error.strerror}; see what is there: ls -ld {shown(path)}") from None
     finally:
-        Path(name).unlink(missing_ok=True)
+        if name:
+            Path(name).unlink(missing_ok=True)
 
 
 def set_right(path: Path, mode: int, uid: int, gid: int) -> bool:
