@@ -76,6 +76,8 @@ def show_logs(name: str, lines: int, follow: bool) -> None:
         found = look.logs(name, lines)
     except NotFound:
         raise CliError(f"{name} has no log: {look.left_out(name)}") from None
+    if lines and not any(found.values()):
+        raise CliError(f"{name} has logged nothing yet")
     for container, text in found.items():
         if len(found) > 1:
             print(f"==> {container} <==")

@@ -121,12 +121,15 @@ def show(found: dict[str, Any], as_json: bool) -> None:
         )
         layer = service["layer"]
     out.print(table)
+    missing: dict[str, list[str]] = {}
     for service in services:
         if service["state"] == LEFT_OUT:
-            out.print(Text(f"  {service['name']} is left out: {service['reason']}", style="yellow"), soft_wrap=True)
+            missing.setdefault(service["reason"], []).append(service["name"])
         elif service["reason"] and service["state"] != "starting":
             told = f"  {service['name']}: {service['reason']} → {how_to_look(service['name'])}"
             out.print(Text(told, style="red"), soft_wrap=True)
+    for reason, names in missing.items():
+        out.print(Text(f"  left out: {', '.join(names)}: {reason}", style="yellow"), soft_wrap=True)
     _show_pipelines(found["pipelines"])
     _show_disk(found["disk"])
     total = sum(service["rss_mb"] for service in services)

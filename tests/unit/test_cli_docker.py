@@ -295,6 +295,7 @@ def test_status_has_the_same_shape(docker: Docker, secrets: Path) -> None:
     people = shudl("status", docker=docker, secrets=secrets)
     assert people.returncode == 3
     assert "docker compose -f docker/compose.yaml logs nessie" in people.stdout
+    assert people.stdout.count("COMPOSE_PROFILES") == 1, "one line for all that are left out for the same reason"
 
 
 def test_logs_of_each_container(docker: Docker, secrets: Path) -> None:
@@ -305,6 +306,9 @@ def test_logs_of_each_container(docker: Docker, secrets: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[:2] == ["==> shudl-etcd1-1 <==", "member 1 is ready"]
     assert "first" not in done.stdout
+    docker.has("trino", "created")
+    done = shudl("logs", "trino", docker=docker, secrets=secrets)
+    assert (done.returncode, done.stderr) == (1, "trino has logged nothing yet\n")
 
 
 @pytest.mark.parametrize(
