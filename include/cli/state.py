@@ -9,6 +9,7 @@ import time
 import xmlrpc.client
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -35,6 +36,7 @@ AIRFLOW_COMPONENTS = {
     "airflow-dag-processor": "dag_processor",
     "airflow-triggerer": "triggerer",
 }
+_AIRFLOW = {"state": "running", "pid": None, "uptime_s": None, "detail": ""}
 STATES = {
     "stopped": "not started",
     "starting": "started, not ready yet",
@@ -194,6 +196,7 @@ def _component_reason(name: str, health: dict[str, str | None]) -> str:
     return "" if status == "healthy" else f"Airflow says: {status or 'never seen'}"
 
 
+@cache
 def _look() -> Look:
     from include.cli.containers import Look
 
@@ -225,9 +228,6 @@ def seen(name: str, s: Settings = settings) -> dict[str, Any]:
     except SupervisorError as error:
         detail = str(error)
     return {"state": "stopped", "pid": None, "uptime_s": 0, "detail": detail}
-
-
-_AIRFLOW = {"state": "running", "pid": None, "uptime_s": None, "detail": ""}
 
 
 def _tail(name: str, s: Settings) -> str:
