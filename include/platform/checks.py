@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from include.platform import server_checks
 from include.platform.catalog import CONN_IDS, service
 from include.platform.endpoints import Endpoint, Endpoints
 from include.platform.flink import JobManager, SqlGateway
-from include.platform.kafka import KafkaUnreachable, admin_client, brokers, client_config
+from include.platform.kafka import KafkaUnreachable, RightsRefused, admin_client, brokers, client_config, ensure_access
 from include.platform.spark import Master, submit, web_ui
 
 HEALTH_TIMEOUT_S = 4.0
@@ -190,6 +191,8 @@ def _kafka_works(endpoints: Endpoints) -> dict[str, Any]:
     from confluent_kafka.admin import NewTopic
 
     endpoint = endpoints["shudl_kafka"]
+    with suppress(RightsRefused):  # on a cluster of somebody else's they are given there
+        ensure_access(endpoints)
     admin = admin_client(endpoint, {"socket.timeout.ms": 5000})
     topic = f"_shudl_check_{uuid.uuid4().hex[:12]}"
     admin.create_topics([NewTopic(topic, num_partitions=1)])[topic].result(30)

@@ -1,6 +1,6 @@
 """Kafka: how its clients sign in, and what each of the platform's principals may do.
 
-``python -m include.platform.kafka`` gives the principals in :data:`GRANTS` their passwords and exactly those rights.
+``python -m include.platform.kafka`` gives the principals in :data:`GRANTS` exactly those rights.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ CONNECT_GROUP = "shudl-connect"
 """The group of Kafka Connect's workers, as in their configuration."""
 SECRETS = {"connect": "kafka_connect", "flink": "kafka_flink", "kafka-ui": "kafka_ui"}
 """Principal → the secret that holds its password."""
+
+
+class RightsRefused(RuntimeError):
+    """This principal may not see or give rights, or Kafka keeps none: they are made elsewhere, or not at all."""
 
 
 class KafkaUnreachable(RuntimeError):
@@ -120,18 +124,27 @@ def wait(endpoint: Endpoint, timeout_s: float) -> None:
         time.sleep(0.5)
 
 
-def ensure_access(endpoints: Endpoints, passwords: Mapping[str, str]) -> list[str]:
-    """Give each principal its password and exactly the rights in :data:`GRANTS`; return what changed in the rights.
+def ensure_access(endpoints: Endpoints, passwords: Mapping[str, str] | None = None) -> list[str]:
+    """Give the principals exactly the rights in :data:`GRANTS`, and those in ``passwords`` theirs; which rights changed.
 
-    Ends when every principal can sign in. Kafka does not tell passwords: they are set each time. Does nothing to a Kafka
-    without SASL. Raises :class:`KafkaUnreachable`, ``confluent_kafka.KafkaException`` when this principal may not.
+    Ends when those whose passwords were given can sign in. Kafka does not tell passwords: they are set each time. Does
+    nothing to a Kafka without SASL. Raises :class:`RightsRefused`, :class:`KafkaUnreachable`.
     """
-    endpoint = endpoints["shudl_kafka"]
+    from confluent_kafka import KafkaError, KafkaException
+
+    endpoint, passwords = endpoints["shudl_kafka"], passwords or {}
     if not endpoint.extra.get("security.protocol", "").startswith("SASL_"):
         return []
     admin = admin_client(endpoint)
-    _set_passwords(admin, endpoint.extra["sasl.mechanism"], passwords)
-    changes = _set_rights(admin, {binding for grant in GRANTS if grant.principal in passwords for binding in bindings(grant)})
+    try:
+        changes = _set_rights(admin, {binding for grant in GRANTS for binding in bindings(grant)})
+        if passwords:
+            _set_passwords(admin, endpoint.extra["sasl.mechanism"], passwords)
+    except KafkaException as error:
+        if error.args[0].code() not in (KafkaError.SECURITY_DISABLED, KafkaError.CLUSTER_AUTHORIZATION_FAILED):
+            raise
+        where = f"{endpoint.extra.get('sasl.username')} at {endpoint.extra['bootstrap.servers']}"
+        raise RightsRefused(f"{where} may not give rights: {error.args[0].name()}") from None
     for principal, password in passwords.items():
         wait(replace(endpoint, extra={**endpoint.extra, "sasl.username": principal, "sasl.password": password}), 30)
     return changes
@@ -191,13 +204,17 @@ def _words(binding: AclBinding) -> str:
 
 def main() -> None:
     from include.platform.endpoints import local_endpoints
-    from include.platform.settings import settings
+    from include.platform.settings import SettingsError, settings
 
     endpoints = local_endpoints()
+    passwords: dict[str, str] = {}
+    for principal, name in SECRETS.items():
+        with suppress(SettingsError):  # Kafka has set those of its own that this process is not given
+            passwords[principal] = settings.secret(name)
     try:
         wait(endpoints["shudl_kafka"], WAIT_S)
-        changes = ensure_access(endpoints, {principal: settings.secret(name) for principal, name in SECRETS.items()})
-    except KafkaUnreachable as error:
+        changes = ensure_access(endpoints, passwords)
+    except (KafkaUnreachable, RightsRefused) as error:
         sys.exit(f"kafka-access: {error}")
     print("\n".join(changes) or "kafka-access: every right is as it should be")
 
