@@ -41,11 +41,12 @@ compose() {
 
 # Docker is there and answers; what Compose's configuration takes from this machine is known.
 engine() {
-    local told way_out=https://docs.docker.com/engine/install/
+    local told me way_out=https://docs.docker.com/engine/install/
+    me=$(id -un 2>/dev/null) || me=$(id -u)
     command -v docker >/dev/null || die "Docker is not installed" "install it: $way_out"
     told=$(docker version --format '{{.Server.Version}}' 2>&1) || case $told in
-        *'permission denied'*) die "Docker refuses $(id -un): $told" "become a member of the socket's group: sudo usermod -aG docker $(id -un), then sign in again" ;;
-        *) die "Docker does not answer: $told" "start it: sudo systemctl start docker; or correct DOCKER_HOST" ;;
+        *'permission denied'*) die "Docker refuses $me: ${told//$'\n'/ }" "become a member of the socket's group: sudo usermod -aG docker $me, then sign in again" ;;
+        *) die "Docker does not answer: ${told//$'\n'/ }" "start it: sudo systemctl start docker; or correct DOCKER_HOST" ;;
     esac
     docker compose version >/dev/null 2>&1 || die "docker compose is not installed" "install the plugin: https://docs.docker.com/compose/install/linux/"
     rootless=$(docker info --format '{{range .SecurityOptions}}{{println .}}{{end}}' | grep -c '^name=rootless' || true)
