@@ -44,6 +44,7 @@ class AirflowClient:
     def __init__(self, s: Settings = settings, timeout_s: float = 15) -> None:
         self.settings = s
         self.url = s.url("airflow")
+        # No proxy of the environment's, and yet the authority that it names (SSL_CERT_FILE).
         self._http = httpx.Client(base_url=self.url, timeout=timeout_s, trust_env=False, verify=httpx.create_ssl_context())
 
     def __enter__(self) -> AirflowClient:
@@ -59,7 +60,7 @@ class AirflowClient:
         try:
             return self._http.request(method, path, **kwargs)
         except httpx.TransportError as error:
-            reason = f"Airflow does not answer at {self.url} ({type(error).__name__}); start it with ./shudl up"
+            reason = f"Airflow does not answer at {self.url} ({str(error) or type(error).__name__}); start it with ./shudl up"
             raise AirflowUnreachable(reason) from None
 
     def _sign_in(self) -> None:

@@ -25,7 +25,7 @@ from include.cdc.source import Column, SourceTable
 from include.cdc.types import carried
 from include.lake.catalog import Lake
 from include.platform import kafka, spark
-from include.platform.airflow import AirflowClient
+from include.platform.airflow import AirflowClient, AirflowUnreachable
 from include.platform.endpoints import Endpoint, local_endpoints
 from include.platform.settings import PORT_OFFSETS, Settings, settings
 from include.serving import dbt
@@ -235,6 +235,8 @@ def test_airflow_is_trusted_by_the_platforms_authority_alone(
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
     with AirflowClient(s) as stranger:
         assert stranger.health() == {}
+        with pytest.raises(AirflowUnreachable, match="certificate verify failed"):
+            stranger.dags()
     monkeypatch.setenv("SSL_CERT_FILE", str(authority[0]))
     with AirflowClient(s) as airflow:
         assert airflow.health()["scheduler"] == "healthy"
