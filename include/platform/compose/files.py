@@ -36,7 +36,9 @@ def write(path: Path, data: bytes, mode: int, uid: int, gid: int, replace: bool 
             os.fsync(fd)
         (os.replace if replace else os.link)(name, path)
     except OSError as error:
-        raise ComposeError(f"{shown(path)} cannot be written: {error.strerror}; see what is there: ls -ld {shown(path)}") from None
+        raise ComposeError(
+            f"{shown(path)} cannot be written: {error.strerror}; see what is there: ls -ld {shown(path)}"
+        ) from None
     finally:
         if name:
             Path(name).unlink(missing_ok=True)
