@@ -19,7 +19,7 @@ from include.platform.settings import DOCKER_CA, Settings, SettingsError, settin
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One service or database. ``conn_type`` is Airflow's; ``password`` never appears in its repr."""
+    """One service or database. ``conn_type`` is Airflow's; ``password`` and ``extra``, which can hold more of them, stay out of its repr."""
 
     conn_id: str
     conn_type: str
@@ -28,7 +28,7 @@ class Endpoint:
     login: str = ""
     password: str = field(default="", repr=False)
     schema: str = ""
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def address(self) -> str:
