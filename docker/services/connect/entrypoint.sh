@@ -1,13 +1,41 @@
 #!/usr/bin/env bash
 # Kafka Connect with Debezium's PostgreSQL connector and the Avro converter.
 #   JAVA_HOME, KAFKA_LIBS, CONNECT_PLUGINS, CONNECT_HOST, CONNECT_PORT, CONNECT_HEAP, RUN_DIR
+#   CONNECT_BIND           where it listens; CONNECT_HOST unless set
 #   CONNECT_SECRETS_DIR    files that connector settings may name as ${dir:<folder>:<file>}
 #   KAFKA_HOST, KAFKA_PORT
+#   KAFKA_CONNECT_PASSWORD_FILE  of the user connect, where Kafka speaks TLS
 source "$(dirname "$0")/../common/lib.sh"
 need JAVA_HOME KAFKA_LIBS CONNECT_PLUGINS CONNECT_HOST CONNECT_PORT CONNECT_HEAP CONNECT_SECRETS_DIR KAFKA_HOST KAFKA_PORT RUN_DIR
-render "$here/config/connect.properties.template" "$RUN_DIR/connect.properties"
+CONNECT_BIND=${CONNECT_BIND:-$CONNECT_HOST}
+CONNECT_SCHEME=http
+properties="$RUN_DIR/connect.properties"
+
+# add TEMPLATE: renders it to the end of the properties.
+add() {
+    render "$here/config/$1.properties.template" "$RUN_DIR/part.properties"
+    cat "$RUN_DIR/part.properties" >>"$properties"
+    rm "$RUN_DIR/part.properties"
+}
+
+if tls; then # its web server reads no PEM
+    CONNECT_SCHEME=https
+    CONNECT_KEYSTORE_PASSWORD=$(openssl rand -hex 20)
+    (umask 077 && openssl pkcs12 -export -in "$TLS_CERT_FILE" -inkey "$TLS_KEY_FILE" -out "$RUN_DIR/keystore.p12" \
+        -passout fd:3 3<<<"$CONNECT_KEYSTORE_PASSWORD") || die "TLS_CERT_FILE=$TLS_CERT_FILE and TLS_KEY_FILE=$TLS_KEY_FILE do not fit"
+fi
+render "$here/config/connect.properties.template" "$properties"
+! tls || add tls
+if [ -n "${KAFKA_CONNECT_PASSWORD_FILE:-}" ]; then
+    need TLS_CA_FILE
+    secret KAFKA_CONNECT_PASSWORD
+    export -n KAFKA_CONNECT_PASSWORD
+    for KAFKA_CLIENT in "" producer. consumer. admin.; do
+        add kafka
+    done
+fi
 render "$here/config/log4j2.yaml.template" "$RUN_DIR/log4j2.yaml"
 (umask 077 && mkdir -p "$CONNECT_SECRETS_DIR")
 wait_for "$KAFKA_HOST" "$KAFKA_PORT" 120
 exec "$JAVA_HOME/bin/java" "-Xmx$CONNECT_HEAP" -Duser.timezone=UTC -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError "-Dlog4j2.configurationFile=$RUN_DIR/log4j2.yaml" \
-    -cp "$KAFKA_LIBS/*" org.apache.kafka.connect.cli.ConnectDistributed "$RUN_DIR/connect.properties"
+    -cp "$KAFKA_LIBS/*" org.apache.kafka.connect.cli.ConnectDistributed "$properties"

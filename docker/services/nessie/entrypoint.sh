@@ -1,13 +1,38 @@
 #!/usr/bin/env bash
-# Nessie: the Iceberg REST catalog. Versions in RocksDB.
+# Nessie: the Iceberg REST catalog. Versions in RocksDB, or in PostgreSQL.
 #   JAVA_HOME, NESSIE_JAR, NESSIE_HOST, NESSIE_PORT, NESSIE_MANAGEMENT_PORT, NESSIE_DATA_DIR, NESSIE_HEAP, RUN_DIR
+#   NESSIE_BIND    where it listens; NESSIE_HOST unless set. Health and metrics, at the management port, are without TLS
+#   NESSIE_DB_URL  jdbc:postgresql://… of the database to use, with NESSIE_DB_USER and NESSIE_DB_PASSWORD_FILE
 #   LAKE_WAREHOUSE, LAKE_LOCATION, LAKE_S3_ENDPOINT, LAKE_S3_REGION, LAKE_S3_ACCESS_KEY_FILE, LAKE_S3_SECRET_KEY_FILE
 source "$(dirname "$0")/../common/lib.sh"
 need JAVA_HOME NESSIE_JAR NESSIE_HOST NESSIE_PORT NESSIE_MANAGEMENT_PORT NESSIE_DATA_DIR NESSIE_HEAP RUN_DIR \
     LAKE_WAREHOUSE LAKE_LOCATION LAKE_S3_ENDPOINT LAKE_S3_REGION
 secret LAKE_S3_ACCESS_KEY LAKE_S3_SECRET_KEY
-render "$here/config/application.properties.template" "$RUN_DIR/config/application.properties"
-unset LAKE_S3_ACCESS_KEY LAKE_S3_SECRET_KEY
+export -n LAKE_S3_ACCESS_KEY LAKE_S3_SECRET_KEY
+NESSIE_BIND=${NESSIE_BIND:-$NESSIE_HOST}
+properties="$RUN_DIR/config/application.properties"
+
+# add TEMPLATE: renders it to the end of the properties.
+add() {
+    render "$here/config/$1.properties.template" "$RUN_DIR/part.properties"
+    cat "$RUN_DIR/part.properties" >>"$properties"
+    rm "$RUN_DIR/part.properties"
+}
+
+render "$here/config/application.properties.template" "$properties"
+if tls; then
+    add tls
+else
+    add plain
+fi
+if [ -n "${NESSIE_DB_URL:-}" ]; then
+    need NESSIE_DB_USER
+    secret NESSIE_DB_PASSWORD
+    export -n NESSIE_DB_PASSWORD
+    add postgresql
+else
+    add rocksdb
+fi
 mkdir -p "$NESSIE_DATA_DIR"
 cd "$RUN_DIR"
 exec "$JAVA_HOME/bin/java" "-Xmx$NESSIE_HEAP" -XX:+UseSerialGC -XX:+ExitOnOutOfMemoryError -jar "$NESSIE_JAR"
