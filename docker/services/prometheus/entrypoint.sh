@@ -5,7 +5,7 @@
 #   TLS_CA_FILE                 of the services' certificates
 #   TRINO_PASSWORD_FILE         of Trino's user shudl, who may read its metrics
 #   POSTGRES_EXPORTER_PASSWORD_FILE
-#                               of the role POSTGRES_EXPORTER_USER (default postgres_exporter), a member of pg_monitor
+#                               of the role POSTGRES_EXPORTER_USER (default exporter), a member of pg_monitor
 #   POSTGRES_HOST, POSTGRES_PORT (default haproxy, 15000), POSTGRES_SSLMODE (default verify-ca)
 #   PROMETHEUS_PORT             (default 9090)
 #   PROMETHEUS_RETENTION, PROMETHEUS_RETENTION_SIZE
@@ -16,7 +16,7 @@ need PROMETHEUS_DATA_DIR RUN_DIR TLS_CA_FILE TRINO_PASSWORD_FILE
 [ -r "$TRINO_PASSWORD_FILE" ] || die "TRINO_PASSWORD_FILE=$TRINO_PASSWORD_FILE cannot be read"
 secret POSTGRES_EXPORTER_PASSWORD
 unset POSTGRES_EXPORTER_PASSWORD # the exporter reads the file
-: "${POSTGRES_EXPORTER_USER:=postgres_exporter}" "${POSTGRES_HOST:=haproxy}" "${POSTGRES_PORT:=15000}" "${POSTGRES_SSLMODE:=verify-ca}"
+: "${POSTGRES_EXPORTER_USER:=exporter}" "${POSTGRES_HOST:=haproxy}" "${POSTGRES_PORT:=15000}" "${POSTGRES_SSLMODE:=verify-ca}"
 : "${PROMETHEUS_PORT:=9090}" "${PROMETHEUS_RETENTION:=15d}" "${PROMETHEUS_RETENTION_SIZE:=4GB}" "${PROMETHEUS_SCRAPE_INTERVAL:=15s}"
 RULES_DIR=$here/config/rules
 render "$here/config/prometheus.yml.template" "$RUN_DIR/prometheus.yml"
@@ -29,11 +29,11 @@ prometheus-node-exporter --web.listen-address=127.0.0.1:9100 --log.level=warn --
     --collector.stat --collector.vmstat --collector.filesystem.mount-points-include="^$PROMETHEUS_DATA_DIR\$" &
 DATA_SOURCE_URI="$POSTGRES_HOST:$POSTGRES_PORT/postgres?sslmode=$POSTGRES_SSLMODE&sslrootcert=$TLS_CA_FILE&connect_timeout=5" \
     DATA_SOURCE_USER=$POSTGRES_EXPORTER_USER DATA_SOURCE_PASS_FILE=$POSTGRES_EXPORTER_PASSWORD_FILE \
-    prometheus-postgres-exporter --web.listen-address=127.0.0.1:9187 --log.level=warn --disable-settings-metrics \
+    prometheus-postgres-exporter --web.listen-address=127.0.0.1:9187 --log.level=warn \
     --no-collector.stat_user_tables --no-collector.statio_user_tables &
 prometheus --config.file="$RUN_DIR/prometheus.yml" --web.listen-address="0.0.0.0:$PROMETHEUS_PORT" --log.level=warn \
     --storage.tsdb.path="$PROMETHEUS_DATA_DIR" --storage.tsdb.retention.time="$PROMETHEUS_RETENTION" \
-    --storage.tsdb.retention.size="$PROMETHEUS_RETENTION_SIZE" --enable-feature=otlp-write-receiver &
+    --storage.tsdb.retention.size="$PROMETHEUS_RETENTION_SIZE" &
 
 trap 'kill $(jobs -p) 2>/dev/null || true' TERM INT EXIT
 code=0
