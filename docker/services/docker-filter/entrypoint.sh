@@ -24,4 +24,5 @@ done
 # A log is not followed; neither names nor values need encoding.
 FILTER_LOGS_QUERY='((stdout|stderr|timestamps|tail|since|until)=[A-Za-z0-9.:-]*|follow=(0|false))'
 render "$here/config/haproxy.cfg.template" "$RUN_DIR/haproxy.cfg"
+echo "http://127.0.0.1:$FILTER_PORT/_ping" >"$RUN_DIR/health"
 exec haproxy -W -db -q -f "$RUN_DIR/haproxy.cfg"

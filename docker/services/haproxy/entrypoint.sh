@@ -15,4 +15,5 @@ for member in $PATRONI_MEMBERS; do
     HAPROXY_SERVERS+="    server $member $member:5432 check-sni $member verifyhost $member"$'\n'
 done
 render "$here/config/haproxy.cfg.template" "$RUN_DIR/haproxy.cfg"
+echo "http://127.0.0.1:$HAPROXY_STATS_PORT/healthz" >"$RUN_DIR/health"
 exec haproxy -W -db -q -f "$RUN_DIR/haproxy.cfg"
