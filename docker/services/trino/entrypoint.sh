@@ -1,15 +1,44 @@
 #!/usr/bin/env bash
 # Trino, one node, with the lake as catalogs `lake` (branch main) and `published` (what ClickHouse serves).
 #   JAVA_HOME, TRINO_HOME, TRINO_HOST, TRINO_PORT, TRINO_DATA_DIR, TRINO_HEAP, TRINO_QUERY_MEMORY, RUN_DIR
+#   TRINO_BIND           where it listens; TRINO_HOST unless set
 #   LAKE_CATALOG_URI, LAKE_PUBLISHED_REF, LAKE_WAREHOUSE, LAKE_S3_ENDPOINT, LAKE_S3_REGION, LAKE_S3_ACCESS_KEY_FILE, LAKE_S3_SECRET_KEY_FILE
+# With TLS, clients sign in as the user shudl:
+#   TRINO_PASSWORD_FILE  the password
+#   TRINO_INTERNAL_FILE  a secret that its own calls to itself carry
 source "$(dirname "$0")/../common/lib.sh"
 need JAVA_HOME TRINO_HOME TRINO_HOST TRINO_PORT TRINO_DATA_DIR TRINO_HEAP TRINO_QUERY_MEMORY RUN_DIR \
     LAKE_CATALOG_URI LAKE_BRANCH LAKE_PUBLISHED_REF LAKE_WAREHOUSE LAKE_S3_ENDPOINT LAKE_S3_REGION
 # The catalogs read both as ${ENV:…}.
 secret LAKE_S3_ACCESS_KEY LAKE_S3_SECRET_KEY
+TRINO_BIND=${TRINO_BIND:-$TRINO_HOST}
 etc=$RUN_DIR/etc
+
+# bcrypt: reads a password, prints what the password file has of it.
+bcrypt() {
+    perl -e '
+        open(my $random, "<:raw", "/dev/urandom") or die;
+        read($random, my $bytes, 21) == 21 or die;
+        my @letters = (".", "/", "A".."Z", "a".."z", 0..9);
+        chomp(my $password = <STDIN>);
+        print crypt($password, "\$2y\$10\$" . join("", map { $letters[$_ % 64] } unpack("C*", $bytes)) . ".")'
+}
+
+listen=plain
+if tls; then
+    listen=tls
+    secret TRINO_INTERNAL TRINO_PASSWORD
+    hash=$(bcrypt <<<"$TRINO_PASSWORD")
+    unset TRINO_PASSWORD
+    [[ $hash == '$2y$'* ]] || die "perl here has no bcrypt"
+    (umask 077 && mkdir -p "$etc" && echo "shudl:$hash" >"$etc/password.db" && cat "$TLS_KEY_FILE" "$TLS_CERT_FILE" >"$RUN_DIR/keystore.pem")
+    render "$here/config/password.properties.template" "$etc/password.properties"
+fi
 rm -rf "$etc/catalog"
 render "$here/config/config.properties.template" "$etc/config.properties"
+render "$here/config/$listen.properties.template" "$etc/$listen.properties"
+cat "$etc/$listen.properties" >>"$etc/config.properties"
+rm "$etc/$listen.properties"
 render "$here/config/log.properties.template" "$etc/log.properties"
 LAKE_REF=$LAKE_BRANCH render "$here/config/lake.properties.template" "$etc/catalog/lake.properties"
 LAKE_REF=$LAKE_PUBLISHED_REF render "$here/config/lake.properties.template" "$etc/catalog/published.properties"
