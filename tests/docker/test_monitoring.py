@@ -427,7 +427,7 @@ JOBS = {
     "ClickHouse": "clickhouse",
     "alertmanager_": "alertmanager",
     "debezium_": "connect",
-    "etcd_": "etcd",
+    "etcd": "etcd",
     "flink": "flink",
     "haproxy_": "haproxy",
     "kafka_connect_": "connect",
