@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
 # PostgreSQL with logical replication. Makes the cluster, one role and its database at first start.
 #   POSTGRES_BIN            folder of the server's programs
-#   POSTGRES_HOST, _PORT    where to listen
+#   POSTGRES_HOST, _PORT    where it is reached
+#   POSTGRES_BIND           where it listens (default POSTGRES_HOST)
 #   POSTGRES_DATA_DIR       the cluster
 #   POSTGRES_SUPERUSER_PASSWORD_FILE
 #   POSTGRES_USER, POSTGRES_DB, POSTGRES_PASSWORD_FILE
 #                           role (owner of the database, may replicate) and database made at first start
 #   POSTGRES_SHARED_BUFFERS e.g. 128MB
+#   TLS_CERT_FILE, TLS_KEY_FILE, TLS_CA_FILE   optional: with them it lets in nobody without TLS
 # PostgreSQL refuses root: as root it runs as POSTGRES_OS_USER (default nobody), who gets the right to
 # look up paths when the checkout lies in a folder that only root may enter.
 source "$(dirname "$0")/../common/lib.sh"
 need POSTGRES_BIN POSTGRES_HOST POSTGRES_PORT POSTGRES_DATA_DIR POSTGRES_USER POSTGRES_DB POSTGRES_SHARED_BUFFERS RUN_DIR
 secret POSTGRES_SUPERUSER_PASSWORD POSTGRES_PASSWORD
+: "${POSTGRES_BIND:=$POSTGRES_HOST}"
 
 drop=()
 if [ "$(id -u)" = 0 ]; then
@@ -46,6 +49,18 @@ SQL
 fi
 unset POSTGRES_SUPERUSER_PASSWORD POSTGRES_PASSWORD
 
+POSTGRES_HBA=host POSTGRES_TLS="ssl = off"
+if tls; then
+    POSTGRES_HBA=hostssl
+    POSTGRES_TLS="ssl = on
+ssl_min_protocol_version = 'TLSv1.3'
+ssl_cert_file = '$RUN_DIR/tls.crt'
+ssl_key_file = '$RUN_DIR/tls.key'"
+    # The server takes its key only from a file that is its own and that nobody else may read.
+    owner=${user:-$(id -u)}
+    install -o "$owner" -m 0600 "$TLS_CERT_FILE" "$RUN_DIR/tls.crt"
+    install -o "$owner" -m 0600 "$TLS_KEY_FILE" "$RUN_DIR/tls.key"
+fi
 render "$here/config/postgresql.conf.template" "$RUN_DIR/postgresql.conf"
 render "$here/config/pg_hba.conf.template" "$RUN_DIR/pg_hba.conf"
 if [ "$(id -u)" = 0 ]; then
