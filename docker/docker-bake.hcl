@@ -50,7 +50,7 @@ target "engines" {
 
 target "runs-engines" {
   matrix = {
-    image = ["airflow", "clickhouse", "connect", "flink", "kafka", "keycloak", "nessie", "postgres", "registry", "spark", "trino"]
+    image = ["airflow", "clickhouse", "connect", "flink", "kafka", "nessie", "registry", "spark", "trino"]
   }
   name       = image
   inherits   = ["settings"]
@@ -60,7 +60,7 @@ target "runs-engines" {
 }
 
 target "runs-others" {
-  matrix     = { image = ["alertmanager", "etcd", "haproxy", "minio", "patroni", "prometheus"] }
+  matrix     = { image = ["alertmanager", "etcd", "haproxy", "keycloak", "minio", "patroni", "postgres", "prometheus"] }
   name       = image
   inherits   = ["settings"]
   dockerfile = "docker/services/${image}/Dockerfile"
