@@ -118,14 +118,15 @@ class Server(ThreadingHTTPServer):
         """A client that goes away, or speaks no TLS, is not our error."""
 
 
-def serve(pages: Pages, bind: str, port: int) -> None:
-    server = Server((bind, port), handler(pages))
+def server(pages: Pages, bind: str, port: int) -> Server:
+    """What serves the page at ``port``; over TLS when TLS_CERT_FILE is set."""
+    made = Server((bind, port), handler(pages))
     if certificate := os.environ.get("TLS_CERT_FILE"):
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(certificate, os.environ["TLS_KEY_FILE"])
         # Each client's handshake is done in its own thread: one that is slow stops nobody.
-        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-    server.serve_forever()
+        made.socket = context.wrap_socket(made.socket, server_side=True, do_handshake_on_connect=False)
+    return made
 
 
 def main() -> None:
@@ -134,7 +135,7 @@ def main() -> None:
     if wrong := pages.make(with_catalog=False):
         sys.exit(wrong)
     threading.Thread(target=pages.keep_making, args=(refresh_s,), daemon=True).start()
-    serve(pages, os.environ.get("DBT_DOCS_BIND") or "0.0.0.0", int(os.environ["DBT_DOCS_PORT"]))
+    server(pages, os.environ.get("DBT_DOCS_BIND") or "0.0.0.0", int(os.environ["DBT_DOCS_PORT"])).serve_forever()
 
 
 if __name__ == "__main__":
