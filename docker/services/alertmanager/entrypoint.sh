@@ -35,7 +35,8 @@ if [ -n "${ALERT_EMAIL_TO:-}" ]; then
     if [ -n "${ALERT_SMTP_USER:-}" ]; then
         need ALERT_SMTP_PASSWORD_FILE
         [ -r "$ALERT_SMTP_PASSWORD_FILE" ] || die "ALERT_SMTP_PASSWORD_FILE=$ALERT_SMTP_PASSWORD_FILE cannot be read"
-        receiver+=("        auth_username: $(quoted "$ALERT_SMTP_USER")" "        auth_password_file: $(quoted "$ALERT_SMTP_PASSWORD_FILE")")
+        receiver+=("        auth_username: $(quoted "$ALERT_SMTP_USER")"
+            "        auth_password_file: $(quoted "$ALERT_SMTP_PASSWORD_FILE")")
     fi
 fi
 printf -v ALERTMANAGER_RECEIVER '%s\n' "${receiver[@]+"${receiver[@]}"}"
