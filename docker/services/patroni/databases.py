@@ -1,11 +1,14 @@
 """Sees to the databases and roles of the platform, on the primary. Patroni runs it when it has made a cluster.
 
-On each call every role gets the password that its secret file holds, so that a changed file counts from the next start;
-what exists is kept. Only SCRAM verifiers are sent: no statement, and so no log, ever has a password.
+Every role has the password that its secret file holds, so a changed file counts from the next start. Only SCRAM verifiers
+are sent: no statement, and so no log, ever has a password.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import hmac
 import os
 import sys
 from pathlib import Path
@@ -51,18 +54,31 @@ def password(variable: str) -> str:
     return value
 
 
+def verifies(verifier: str | None, value: str) -> bool:
+    """Whether ``verifier`` (``SCRAM-SHA-256$iterations:salt$stored key:server key``) is of the password ``value``."""
+    match (verifier or "").replace(":", "$").split("$"):
+        case ["SCRAM-SHA-256", iterations, salt, stored, _]:
+            salted = hashlib.pbkdf2_hmac("sha256", value.encode(), base64.b64decode(salt), int(iterations))
+            client_key = hmac.digest(salted, b"Client Key", "sha256")
+            return hmac.compare_digest(hashlib.sha256(client_key).digest(), base64.b64decode(stored))
+    return False
+
+
 def ensure(connection: psycopg.Connection) -> None:
-    """Makes what is missing. A second call changes nothing but passwords that have changed."""
-    roles = {name for (name,) in connection.execute("SELECT rolname FROM pg_roles")}
+    """Makes what is missing, and renews passwords that have changed. A second call changes nothing."""
+    verifiers = dict(connection.execute("SELECT rolname, rolpassword FROM pg_authid").fetchall())
     for role, (attribute, variable) in ROLES.items():
-        if role not in roles and role in PATRONI:
+        if role not in verifiers and role in PATRONI:
             continue
         name, what = sql.Identifier(role), sql.SQL(attribute)
-        if role not in roles:
+        if role not in verifiers:
             connection.execute(sql.SQL("CREATE ROLE {} LOGIN {}").format(name, what))
-        verifier = connection.pgconn.encrypt_password(password(variable).encode(), role.encode(), b"scram-sha-256").decode()
-        connection.execute(sql.SQL("ALTER ROLE {} LOGIN {} PASSWORD {}").format(name, what, verifier))
-    connection.execute("GRANT pg_monitor TO exporter")
+        if not verifies(verifiers.get(role), value := password(variable)):
+            verifier = connection.pgconn.encrypt_password(value.encode(), role.encode(), b"scram-sha-256").decode()
+            connection.execute(sql.SQL("ALTER ROLE {} LOGIN {} PASSWORD {}").format(name, what, verifier))
+    monitor = "SELECT FROM pg_auth_members WHERE roleid = 'pg_monitor'::regrole AND member = 'exporter'::regrole"
+    if not connection.execute(monitor).fetchone():
+        connection.execute("GRANT pg_monitor TO exporter")
 
     databases = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
     for database in DATABASES:
