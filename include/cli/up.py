@@ -279,24 +279,29 @@ def down(s: Settings = settings, keep_airflow: bool = False) -> None:
 def stop_by_airflow(s: Settings) -> None:
     """Let the DAG platform_stop stop the services, after a bootstrap that is under way was ended."""
     started = time.monotonic()
-    names = [name for name in PLATFORM if seen(name, s)["state"] not in ENDED]
-    if not names:
-        say("No service was running. Airflow goes on: [bold]make down[/] ends it, too.")
-        return
     try:
-        with AirflowClient(s) as airflow, ServiceBoard(f"Airflow runs {STOP}", names) as board:
+        with AirflowClient(s) as airflow:
             latest = airflow.latest_run(BOOTSTRAP)
             if latest and latest["state"] in UNDER_WAY:
-                airflow.request(
-                    "PATCH", f"/dags/{BOOTSTRAP}/dagRuns/{quote(latest['dag_run_id'], safe='')}", json={"state": "failed"}
-                )
-            follow(airflow, STOP, started + STOP_S, on_change=lambda run, tasks: show_stops(board, tasks))
+                run = f"/dags/{BOOTSTRAP}/dagRuns/{quote(latest['dag_run_id'], safe='')}"
+                airflow.request("PATCH", run, json={"state": "failed"})
+            names = alive(s)
+            if names:
+                with ServiceBoard(f"Airflow runs {STOP}", names) as board:
+                    follow(airflow, STOP, started + STOP_S, on_change=lambda run, tasks: show_stops(board, tasks))
     except AirflowUnreachable:
-        raise CliError("Airflow, which stops the services, does not answer; make down stops them without it") from None
-    say(
-        f"Stopped {len(names)} services in {seconds(time.monotonic() - started)}; {ME} up starts them again. "
-        "Airflow goes on: [bold]make down[/] ends it, too."
-    )
+        if alive(s):
+            raise CliError("Airflow, which stops the services, does not answer; make down stops them without it") from None
+        say("Nothing was running.")
+        return
+    took = seconds(time.monotonic() - started)
+    done = f"Stopped {len(names)} services in {took}; {ME} up starts them again." if names else "No service was running."
+    say(f"{done} Airflow goes on: [bold]make down[/] ends it, too.")
+
+
+def alive(s: Settings) -> list[str]:
+    """The platform's services that are not stopped."""
+    return [name for name in PLATFORM if seen(name, s)["state"] not in ENDED]
 
 
 def show_stops(board: ServiceBoard, tasks: list[dict[str, Any]]) -> None:
