@@ -208,13 +208,13 @@ def sql(
 @app.command(rich_help_panel=LOOK, epilog=EXIT_CODES)
 def password(
     name: Annotated[
-        Literal["airflow", "postgres", "clickhouse", "s3", "trino", "keycloak", "grafana"],
+        Literal["airflow", "postgres", "clickhouse", "s3", "trino", "keycloak", "grafana", "kafka-ui"],
         typer.Argument(metavar="SERVICE", help="Whose password."),
     ],
 ) -> None:
     """Print the password that was made for a service.
 
-    The user's name goes to standard error. Trino, Keycloak and Grafana have one in containers only.
+    The user's name goes to standard error. Those from Trino on are there in containers only.
     """
     from include.cli.passwords import lookup
 

@@ -13,10 +13,11 @@ NAMES = {
     "trino": ("shudl", "trino"),
     "keycloak": ("admin", "keycloak_admin"),
     "grafana": ("admin", "grafana_admin"),
+    "kafka-ui": ("admin", "kafka_ui_login"),
 }
 """Service → its user and the name of the secret. For S3 the user is a secret too."""
 
-SERVER = ("trino", "keycloak", "grafana")
+SERVER = ("trino", "keycloak", "grafana", "kafka-ui")
 """Those that have a password, or are there at all, in docker only."""
 
 

@@ -27,6 +27,7 @@ SECRETS = (
     "clickhouse",
     "grafana_admin",
     "kafka_airflow",
+    "kafka_ui_login",
     "keycloak_admin",
     "mask_salt",
     "postgres_flights",
