@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 HEALTH_DEADLINE_S = 10.0
 TAIL_BYTES = 16384
 TAIL_LINES = 100
-PUBLIC_URL = "SHUDL_PUBLIC_URL_AIRFLOW"
+PUBLIC_URL = "AIRFLOW_URL"
 """In docker: where people open Airflow, if not on localhost at the container's own port."""
 ERROR = re.compile(r"\b(ERROR|FATAL|Caused by:|\w*(Exception|Error):|must be|cannot|No such)")
 AIRFLOW_COMPONENTS = {

@@ -102,7 +102,8 @@ def _members(svc: Service) -> dict[str, str]:
 
 def _admin(name: str, s: Settings) -> dict[str, str]:
     """Who may administer the service, where ShuDL signs in as that."""
-    return {"login": "admin", "password": s.secret(f"{name}_admin")} if name in ("keycloak", "grafana") else {}
+    secret = {"keycloak": "keycloak_admin", "grafana": "grafana_admin", "kafka-ui": "kafka_ui_login"}.get(name)
+    return {"login": "admin", "password": s.secret(secret)} if secret else {}
 
 
 def _kafka(s: Settings) -> dict[str, str]:
