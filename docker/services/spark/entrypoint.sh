@@ -37,7 +37,8 @@ case $SPARK_ROLE in
     worker)
         find "$SPARK_LOCAL_DIRS" -mindepth 1 -maxdepth 1 -mtime +6 -exec rm -rf {} +
         wait_for "$master" "$SPARK_MASTER_PORT" 120
-        # A worker and its executors are known by the address on which they listen, so that cannot be all of them.
+        # A worker and its executors are known by the address on which they listen, so that cannot be all of them: of several
+        # networks it is the one in which SPARK_MASTER_HOST is found.
         [ "$bind" != 0.0.0.0 ] || bind=$(own_address "$master" "$SPARK_MASTER_PORT")
         exec "$SPARK_HOME/bin/spark-class" org.apache.spark.deploy.worker.Worker --host "$bind" "spark://$master:$SPARK_MASTER_PORT"
         ;;
