@@ -90,18 +90,8 @@ DOCKER_ADDRESSES = {
 
 DOCKER_TLS = frozenset(
     (
-        "airflow",
-        "etcd",
-        "patroni",
-        "s3",
-        "nessie",
-        "registry",
-        "connect",
-        "trino",
-        "clickhouse",
-        "keycloak",
-        "grafana",
-        "dbt_docs",
+        *("airflow", "etcd", "patroni", "s3", "nessie", "registry", "connect", "flink", "flink_gateway"),
+        *("trino", "clickhouse", "keycloak", "grafana", "dbt_docs"),
     )
 )
 """What of it speaks HTTPS. PostgreSQL and Kafka have TLS in their own protocols."""

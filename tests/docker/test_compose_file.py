@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +17,8 @@ COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 OFFICIAL = {"clickhouse", "grafana", "loki", "alloy", "kafka-ui"}
+OWN_USERS = {"loki": "10001:10001", "alloy": "0:0"}
+"""Loki's image owns its folder; Alloy reads Docker's log files, which are root's, and has no capability."""
 ONCE = {"cli", "kafka-access"}
 CONTAINERS = {part for svc in DOCKER for part in (svc.containers or (svc.name,))}
 each_service = pytest.mark.parametrize("name", SERVICES)
@@ -69,7 +70,7 @@ def test_ports_of_both_runtimes_have_the_same_names() -> None:
 @each_service
 def test_every_service_is_held_down(name: str) -> None:
     service = SERVICES[name]
-    assert service["user"] == "1000:1000"
+    assert service["user"] == OWN_USERS.get(name, "1000:1000")
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"] and "cap_add" not in service
     assert service["security_opt"] == ["no-new-privileges:true"]
@@ -176,7 +177,8 @@ def test_every_setting_is_documented() -> None:
     in_file = {name: default for name, default in VARIABLE.findall(TEXT)}
     told = documented()
     assert set(in_file) <= set(told), f"docker/.env.example lacks {sorted(set(in_file) - set(told))}"
-    wrong = {name: (default, told[name]) for name, default in in_file.items() if default and told[name] != default}
+    found_out = {"VERSION", "DOCKER_SOCKET", "DOCKER_GID"}  # by docker/platform.sh, when they are empty
+    wrong = {n: (default, told[n]) for n, default in in_file.items() if told[n] != default and n not in found_out}
     assert not wrong, f"other values than compose.yaml's defaults: {wrong}"
     for value in told.values():
         assert not re.search(r"(?i)password|secret", value)
@@ -185,9 +187,19 @@ def test_every_setting_is_documented() -> None:
 def test_bad_defaults_stand_nowhere() -> None:
     """No image, port list or template of ours carries a password."""
     for path in (ROOT / "docker").rglob("*"):
-        if path.is_file() and path.suffix in (".template", ".yaml", ".yml", ".sh", ".hcl", ".example", ".cfg", ".xml", ".properties"):
+        if path.is_file() and path.suffix in (
+            ".template",
+            ".yaml",
+            ".yml",
+            ".sh",
+            ".hcl",
+            ".example",
+            ".cfg",
+            ".xml",
+            ".properties",
+        ):
             if {"secrets", "certificates"} & set(path.relative_to(ROOT / "docker").parts):
                 continue
             for line in path.read_text().splitlines():
                 found = re.search(r"(?i)\b(?:password|passwd)\s*[:=]\s*[\"']?([A-Za-z0-9]{3,})[\"']?\s*$", line)
-                assert not found or Path(found[1]).is_absolute(), f"{path}: {line}"
+                assert not found or found[1] == "none", f"{path}: {line}"

@@ -4,6 +4,7 @@
 #   FLINK_{JOBMANAGER,TASKMANAGER}_MEMORY, FLINK_GATEWAY_HEAP, FLINK_TASK_SLOTS, FLINK_CHECKPOINT_INTERVAL
 #   FLINK_HOST, the name by which the others reach this one; FLINK_BIND, where it listens (default FLINK_HOST);
 #   FLINK_JOBMANAGER_HOST, the job manager's name (default FLINK_HOST)
+#   FLINK_PROMETHEUS_PORT, optional: where Prometheus reads its metrics
 #   FLINK_TMP_DIR, optional: what is spilled and unpacked, in a folder of its own that is emptied at start (else in /tmp)
 #   LAKE_S3_REGION, LAKE_S3_ACCESS_KEY_FILE, LAKE_S3_SECRET_KEY_FILE
 #   KAFKA_FLINK_PASSWORD_FILE, optional: of Kafka's user `flink`, whom jobs are that say security.protocol=SASL_SSL and
@@ -21,6 +22,10 @@ case $FLINK_ROLE in
 esac
 export FLINK_BIND=${FLINK_BIND:-$FLINK_HOST} FLINK_JOBMANAGER_HOST=${FLINK_JOBMANAGER_HOST:-$FLINK_HOST}
 export FLINK_OWN_METRICS_PORT=$metrics_port
+FLINK_REPORTER=
+[ -z "${FLINK_PROMETHEUS_PORT:-}" ] || FLINK_REPORTER=", reporters: prom, reporter: {prom: {factory: {class: \
+org.apache.flink.metrics.prometheus.PrometheusReporterFactory}, port: $FLINK_PROMETHEUS_PORT}}"
+export FLINK_REPORTER
 export AWS_REGION=$LAKE_S3_REGION AWS_ACCESS_KEY_ID=$LAKE_S3_ACCESS_KEY AWS_SECRET_ACCESS_KEY=$LAKE_S3_SECRET_KEY
 export FLINK_CONF_DIR=$RUN_DIR/conf FLINK_LOG_DIR=$RUN_DIR/log FLINK_PID_DIR=$RUN_DIR HADOOP_CONF_DIR=
 mkdir -p "$FLINK_CONF_DIR" "$FLINK_LOG_DIR" "$FLINK_DATA_DIR/checkpoints"

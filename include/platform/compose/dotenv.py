@@ -87,6 +87,19 @@ RULES = (
     Rule("COMPOSE_PROFILES", "names of profiles, separated by commas", _matches(r"[\w.-]+(,[\w.-]+)*"), empty=True),
     Rule("DOCKER_SOCKET", "the absolute path of Docker's socket", _matches("/.+"), empty=True),
     Rule("DOCKER_GID", "the number of the socket's group", _matches("[0-9]{1,10}"), empty=True),
+    Rule("DOCKER_CONTAINERS_DIR", "the absolute path of the folder of containers' logs", _matches("/.+")),
+    Rule("KEYCLOAK_URL", "an address that begins with https://", _matches(r"https://[^\s/]+\S*")),
+    Rule("PROMETHEUS_RETENTION", "a time such as 15d or 12h", _matches("[1-9][0-9]*(h|d|w|y)")),
+    Rule("PROMETHEUS_RETENTION_SIZE", "an amount such as 4GB", _matches("[1-9][0-9]*(MB|GB|TB)")),
+    Rule(
+        "ALERT_EMAIL_(TO|FROM)",
+        "mail addresses, separated by commas",
+        _matches(r"[^\s@]+@[^\s@,]+(,\s*[^\s@]+@[^\s@,]+)*"),
+        empty=True,
+    ),
+    Rule("ALERT_SMTP_HOST", "host:port of a mail server", _matches(r"[^\s:]+:[0-9]{1,5}"), empty=True),
+    Rule("ALERT_SMTP_USER", "a name without spaces", _matches(r"\S+"), empty=True),
+    Rule("ALERT_SMTP_TLS", "true or false", _matches("true|false")),
     Rule("ALERT_WEBHOOK_URL", "an address that begins with http:// or https://", _matches(r"https?://[^\s/]+\S*"), empty=True),
 )
 
