@@ -24,6 +24,8 @@ BUFFER_BYTES = 96 << 20
 """What Debezium may hold of changes, and of a snapshot's rows in one fetch."""
 TLS = ("sslmode", "sslrootcert")
 """What a source's connection may say of TLS, in libpq's words and Debezium's. Paths are those in Connect's container."""
+REGISTRY_ANSWERS_MS = 15_000
+REGISTRY_AWAY_MS = 30 * 60_000
 CHANGED_SELECTION = (
     "its columns, exclude, mask or where has changed since it was captured; take the change back, or give this source "
     "another name, so that it is captured anew"
@@ -83,8 +85,13 @@ def settings_of(
         "errors.max.retries": "-1",
         "key.converter": avro,
         "key.converter.schema.registry.url": registry_url,
+        "key.converter.http.read.timeout.ms": str(REGISTRY_ANSWERS_MS),
         "value.converter": avro,
         "value.converter.schema.registry.url": registry_url,
+        "value.converter.http.read.timeout.ms": str(REGISTRY_ANSWERS_MS),
+        # A registry that does not answer is asked again; without this the first time would end the task.
+        "errors.retry.timeout": str(REGISTRY_AWAY_MS),
+        "errors.retry.delay.max.ms": "5000",
         # Flink's Debezium format shows only `before` and `after`: the source block (LSN, commit time) travels as a header.
         "header.converter": "org.apache.kafka.connect.json.JsonConverter",
         "header.converter.schemas.enable": "false",

@@ -19,7 +19,7 @@ from include.platform.settings import DOCKER_CA, Settings, SettingsError, settin
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One service or database. ``conn_type`` is Airflow's; ``password`` and ``extra``, which can hold more of them, stay out of its repr."""
+    """One service or database. ``conn_type`` is Airflow's; ``password`` and ``extra`` stay out of its repr."""
 
     conn_id: str
     conn_type: str

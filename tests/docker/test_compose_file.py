@@ -1,4 +1,4 @@
-"""docker/compose.yaml, held to the service catalogue, to the settings that are documented, and to what every service must have."""
+"""docker/compose.yaml, held to the catalogue, to the settings that are documented, and to what every service must have."""
 
 from __future__ import annotations
 
