@@ -4,6 +4,7 @@
 #   tls                      whether this service is to speak TLS
 #   render TEMPLATE FILE     replace each ${NAME} in TEMPLATE by the variable NAME, and $$ by $; FILE is readable by its owner only
 #   wait_for HOST PORT S     wait until HOST:PORT accepts a connection, at most S seconds
+#   jmx_agent                sets `agent` to the JVM option by which Prometheus reads config/jmx.yml on JMX_EXPORTER_PORT, if set
 #   die TEXT                 stop, saying why
 #
 # TLS, for all services alike:
@@ -79,6 +80,12 @@ render() {
     mkdir -p "$(dirname "$file")"
     (umask 077 && printf %s "$out$text" >"$file.new")
     mv "$file.new" "$file"
+}
+
+jmx_agent() {
+    agent=()
+    [ -n "${JMX_EXPORTER_PORT:-}" ] || return 0
+    agent=("-javaagent:$(echo "$KAFKA_LIBS"/jmx_prometheus_javaagent-*.jar)=0.0.0.0:$JMX_EXPORTER_PORT:$here/config/jmx.yml")
 }
 
 wait_for() {

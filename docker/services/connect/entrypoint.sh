@@ -37,5 +37,6 @@ fi
 render "$here/config/log4j2.yaml.template" "$RUN_DIR/log4j2.yaml"
 (umask 077 && mkdir -p "$CONNECT_SECRETS_DIR")
 wait_for "$KAFKA_HOST" "$KAFKA_PORT" 120
-exec "$JAVA_HOME/bin/java" "-Xmx$CONNECT_HEAP" -Duser.timezone=UTC -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError "-Dlog4j2.configurationFile=$RUN_DIR/log4j2.yaml" \
+jmx_agent
+exec "$JAVA_HOME/bin/java" "${agent[@]}" "-Xmx$CONNECT_HEAP" -Duser.timezone=UTC -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError "-Dlog4j2.configurationFile=$RUN_DIR/log4j2.yaml" \
     -cp "$KAFKA_LIBS/*" org.apache.kafka.connect.cli.ConnectDistributed "$properties"

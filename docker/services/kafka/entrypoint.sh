@@ -98,4 +98,5 @@ elif tls && [ "$(fingerprint)" != "$(cat "$known" 2>/dev/null)" ]; then
     touch "$RUN_DIR/renewing"
     (renew_passwords &)
 fi
-exec "${java[@]}" "-Xmx$KAFKA_HEAP" -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError kafka.Kafka "$RUN_DIR/server.properties"
+jmx_agent
+exec "${java[@]}" "${agent[@]}" "-Xmx$KAFKA_HEAP" -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError kafka.Kafka "$RUN_DIR/server.properties"
