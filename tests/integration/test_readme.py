@@ -14,15 +14,14 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from include.platform.settings import ROOT, settings
+from tests import blocks
 from tests.live import Platform
 
 PAGES = [
     ROOT / "README.md",
     *(ROOT / "docs" / f"{name}.md" for name in ("quickstart", "sources", "write-a-model", "benchmarks", "troubleshooting")),
 ]
-BLOCKS = {
-    block: page.stem for page in PAGES for block in re.findall(r"^```bash\n(.*?)^```$", page.read_text(), re.M | re.S)
-}
+BLOCKS = {block: page.stem for page in PAGES for block in blocks.blocks(page, containers=False)}
 SHORTER = {
     # The demo's replay ends soon, so that it does not go on under the tests that follow.
     "DEMO": "--until 2013-12-04",
@@ -85,8 +84,7 @@ def test_the_two_commands_are_there() -> None:
 
 
 def test_every_page_with_shell_blocks_is_run() -> None:
-    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
-    assert {page for page in pages if "```bash" in page.read_text()} == {page for page in PAGES if "```bash" in page.read_text()}
+    assert {page for page in blocks.PAGES if blocks.blocks(page, containers=False)} <= set(PAGES)
 
 
 @pytest.mark.parametrize("page", [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")], ids=lambda page: page.stem)

@@ -93,7 +93,7 @@ def profiles(compose: Compose) -> str:
         return _listed([name for name, service in compose.services.items() if profile in service.get("profiles", ())])
 
     core = compose.memory_gb({CORE})
-    more = {profile: f"{compose.memory_gb({profile}) - core:.1g} GB more" for profile in sorted(compose.profiles - {FULL, "cli"})}
+    more = {profile: f"{compose.memory_gb({profile}) - core:.2g} GB more" for profile in sorted(compose.profiles - {FULL, "cli"})}
     return _table(
         ("`COMPOSE_PROFILES`", "what runs", "memory in use, about"),
         (f"empty, or `{CORE}`", "everything without a profile: databases to ClickHouse, and Airflow", f"{core:g} GB"),
@@ -117,19 +117,6 @@ def networks(compose: Compose) -> str:
     )
 
 
-def volumes(compose: Compose) -> str:
-    def users(volume: str) -> list[str]:
-        return [
-            name
-            for name, service in compose.services.items()
-            if any(str(mount).startswith(f"{volume}:") for mount in service.get("volumes", ()))
-        ]
-
-    return _table(
-        ("volume", "of"), *((f"`{compose.project}_{volume}`", _listed(users(volume))) for volume in compose.document["volumes"])
-    )
-
-
 def rights(_: Compose) -> str:
     def deeds(operations: tuple[str, ...], allow: bool) -> str:
         return ("" if allow else "**not** ") + ", ".join(operations)
@@ -141,9 +128,10 @@ def rights(_: Compose) -> str:
 
 
 def certificates(compose: Compose) -> str:
-    return _table(
-        ("certificate", "of"), *((f"`{name}`", _listed(compose.users(f"./certificates/{name}.key"))) for name in compose.certificates)
-    )
+    users = {name: compose.users(f"./certificates/{name}.key") for name in compose.certificates}
+    own = _listed([name for name, of in users.items() if of == [name]])
+    shared = (f"{_listed(of)} (`{name}`)" for name, of in users.items() if of != [name])
+    return "; ".join((own, *shared)) + "."
 
 
 def filtered(compose: Compose) -> str:
@@ -154,7 +142,7 @@ def filtered(compose: Compose) -> str:
 
 
 TABLES: dict[str, Callable[[Compose], str]] = {
-    table.__name__: table for table in (services, profiles, networks, volumes, rights, certificates, filtered)
+    table.__name__: table for table in (services, profiles, networks, rights, certificates, filtered)
 }
 
 
@@ -166,7 +154,7 @@ def filled(text: str, compose: Compose) -> str:
             before, _, rest = text.partition(begin)
             if end not in rest:
                 raise ValueError(f"{begin} has no {end} after it")
-            text = f"{before}{begin}\n{table(compose)}\n{end}{rest.partition(end)[2]}"
+            text = f"{before}{begin}\n\n{table(compose)}\n\n{end}{rest.partition(end)[2]}"
     return text
 
 
