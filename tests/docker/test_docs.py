@@ -1,4 +1,4 @@
-"""What the guides say of the containers: tables follow from the files, links and settings exist, and what they say to type works."""
+"""What the guides say of the containers: tables follow from the files, links and settings exist, what they tell to type works."""
 
 from __future__ import annotations
 
