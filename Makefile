@@ -50,9 +50,9 @@ up: ## Start Airflow in containers and create the rest, which its DAG platform_b
 down: ## Stop and remove the containers; their volumes stay
 	@docker/platform.sh down
 
-test-docker: ## Pass the tests that need Docker (TESTS=path for some of them)
+test-docker: ## Pass the tests that need Docker: the whole Compose platform, from empty volumes (TESTS=path for some of them)
 	@./shudl setup
-	@$(RUN) -m pytest $(if $(filter-out tests,$(TESTS)),$(TESTS),tests/docker)
+	@SHUDL_COMPOSE_TESTS=1 $(RUN) -m pytest $(if $(filter-out tests,$(TESTS)),$(TESTS),tests/docker)
 
 lock: ## Make the locks anew from requirements.in, *.in and jars.toml
 	@./shudl lock

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,21 @@ def test_seeding_makes_what_is_absent_and_changes_nothing(session: Session) -> N
     assert trino.address == "trino.example:443"
     assert is_external(trino) and not is_external(local_endpoints()["shudl_trino"])
     assert session.scalar(select(Pool).where(Pool.pool == "trino")).slots == 9
+
+
+def test_what_nobody_edited_follows_the_platform(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    seed(session)
+    edited = session.scalar(select(Connection).where(Connection.conn_id == "shudl_kafka"))
+    edited.set_extra('{"bootstrap.servers": "kafka.example:9092"}')
+    session.commit()
+    now = {
+        name: replace(e, port=e.port + 1, password="another", extra={**e.extra, "n": 1}) for name, e in local_endpoints().items()
+    }
+    monkeypatch.setattr(seeds, "local_endpoints", lambda: now)
+
+    assert set(seed(session)) == set(now) - {"shudl_kafka"}
+    read = {c.conn_id: from_connection(c) for c in session.scalars(select(Connection))}
+    assert read.pop("shudl_kafka").extra == {"bootstrap.servers": "kafka.example:9092"}
+    assert read == {name: endpoint for name, endpoint in now.items() if name != "shudl_kafka"}
+    assert seed(session) == []
+    assert all("another" not in (c.description or "") for c in session.scalars(select(Connection)))

@@ -90,7 +90,9 @@ def compose() -> Iterator[Compose]:
     keep = bool(os.environ.get("SHUDL_TEST_KEEP"))
     there = platform.run("docker", "ps", "--all", "--quiet", "--filter", "label=com.docker.compose.project=shudl").stdout.split()
     if there and not keep:
-        pytest.fail("a Compose platform is here already, which the tests would take down: make down, if it is not needed", pytrace=False)
+        pytest.fail(
+            "a Compose platform is here already, which the tests would take down: make down, if it is not needed", pytrace=False
+        )
     try:
         platform.demo_said = platform.make("demo", "RUNTIME=docker", "DEMO=--until 2013-12-04", timeout_s=DEMO_S)
         yield platform

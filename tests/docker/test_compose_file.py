@@ -101,8 +101,10 @@ def test_no_published_port_is_given_twice() -> None:
 
 
 def test_networks_are_closed_but_for_the_edge() -> None:
-    assert set(COMPOSE["networks"]) == {"management", "control", "data", "storage", "edge"}
-    assert all(network.get("internal") for name, network in COMPOSE["networks"].items() if name != "edge")
+    assert set(COMPOSE["networks"]) == {"management", "control", "data", "storage", "edge", "sources"}
+    assert all(network.get("internal") for name, network in COMPOSE["networks"].items() if name not in ("edge", "sources"))
+    reading = {name for name, service in SERVICES.items() if "sources" in service["networks"]}
+    assert reading == {"connect", "airflow-scheduler", "airflow-triggerer", "cli"}, "who reads databases that are elsewhere"
     used = {network for service in SERVICES.values() for network in service["networks"]}
     assert used == set(COMPOSE["networks"])
     assert {name for name, service in SERVICES.items() if "control" in service["networks"]} == {

@@ -33,7 +33,9 @@ def test_the_demo_ends_with_every_row_the_same(compose: Compose) -> None:
 
 
 def test_every_container_is_healthy(compose: Compose) -> None:
-    states = {name: one["State"].get("Health", {}).get("Status", one["State"]["Status"]) for name, one in compose.containers().items()}
+    states = {
+        name: one["State"].get("Health", {}).get("Status", one["State"]["Status"]) for name, one in compose.containers().items()
+    }
     assert states.pop("kafka-access", "exited") in ("exited", "created")
     assert set(states.values()) == {"healthy"}, states
 
@@ -91,14 +93,18 @@ def test_postgres_takes_no_client_without_tls(compose: Compose) -> None:
     port = published(compose, "postgres")
     with psycopg.connect(**where, port=port, sslmode="verify-full", sslrootcert=str(CA)) as connection:
         assert connection.execute("SELECT pg_is_in_recovery()").fetchone() == (False,)
-    with psycopg.connect(**where, port=published(compose, "postgres_read"), sslmode="verify-full", sslrootcert=str(CA)) as standby:
+    with psycopg.connect(
+        **where, port=published(compose, "postgres_read"), sslmode="verify-full", sslrootcert=str(CA)
+    ) as standby:
         assert standby.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
     with pytest.raises(psycopg.OperationalError, match="no encryption"):
         psycopg.connect(**where, port=port, sslmode="disable")
 
 
 def test_trino_wants_a_password(compose: Compose) -> None:
-    request = urllib.request.Request(f"https://localhost:{published(compose, 'trino')}/v1/statement", b"SELECT 1", {"X-Trino-User": "shudl"})
+    request = urllib.request.Request(
+        f"https://localhost:{published(compose, 'trino')}/v1/statement", b"SELECT 1", {"X-Trino-User": "shudl"}
+    )
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(request, timeout=20, context=ssl.create_default_context(cafile=CA))
     assert refused.value.code == 401
@@ -111,7 +117,7 @@ def test_prometheus_knows_what_is_asked_of_it(compose: Compose, monkeypatch: pyt
 
 
 def test_bootstrap_starts_what_is_held_down(compose: Compose) -> None:
-    """Docker does not restart what somebody killed; Airflow does, through the filter. The stream goes on, the proof is at zero."""
+    """Docker does not restart what somebody killed; Airflow does, through the filter. The proof is at zero afterwards."""
     for name in ("kafka", "connect", "trino"):
         compose.compose("kill", name)
     compose.cli("run", "platform_bootstrap", timeout_s=600)

@@ -63,14 +63,17 @@ def test_what_is_there_is_kept_and_made_readable(docker: Path, compose: Compose)
     assert (again.made, again.opened, again.kept) == ([], [], ["postgres_superuser", "trino"]) and values(docker) == first
 
 
-def test_only_what_is_named_is_made_anew(docker: Path, capsys: pytest.CaptureFixture) -> None:
+def test_only_what_is_named_is_made_anew(
+    docker: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(secrets.BEYOND_RESTART, "postgres_superuser", "and what to do besides")
     run(docker, "secrets")
     first = values(docker)
     capsys.readouterr()
     assert run(docker, "secrets", "postgres_superuser", "trino") == 0
     told = "".join(capsys.readouterr())
     assert not set(values(docker).values()) & set(first.values())
-    assert "made anew: postgres_superuser trino" in told and "ALTER ROLE" in told
+    assert "made anew: postgres_superuser trino" in told and "and what to do besides" in told
     assert "compose restart patroni1 trino cli\n" in told
     kept = values(docker)
     run(docker, "secrets", "trino")

@@ -28,7 +28,8 @@ NETWORKS = {
     "control": "who is PostgreSQL's primary is agreed here",
     "data": "PostgreSQL, Kafka and their clients",
     "storage": "the lake's objects and catalogue, and who reads or writes them",
-    "edge": "what has a port on the host; the only one that leads out of Docker",
+    "edge": "what has a port on the host",
+    "sources": "who reads databases that are elsewhere; it leads out of Docker, as edge does, and no other",
 }
 """What each is for; the order in which they are shown."""
 

@@ -16,13 +16,12 @@ from include.platform.compose.problems import ComposeError, Problem
 
 _ROLE = "PostgreSQL takes it at its first start only: change the role's password as well (ALTER ROLE), before the restart"
 BEYOND_RESTART = {
+    "airflow_db_airflow": _ROLE,
     "airflow_fernet": "Airflow can no longer read the connections that it stored encrypted",
     "airflow_db_superuser": _ROLE,
+    "grafana_admin": "Grafana takes it at its first start only: change the admin's password in Grafana as well",
     "keycloak_admin": "Keycloak takes it at its first start only: change the admin's password in Keycloak as well",
     "mask_salt": "masked columns get other values from now on: rows from before no longer join with rows from after",
-    "postgres_superuser": _ROLE,
-    "postgres_replicator": _ROLE,
-    "postgres_rewinder": _ROLE,
 }
 """What a new value means beyond a restart."""
 
