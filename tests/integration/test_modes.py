@@ -102,10 +102,10 @@ class Modes:
                 connection.execute(statement)
 
     def cover(self) -> None:
-        wait_until_covered(self.pipeline, self.endpoints, timeout_s=90)
+        wait_until_covered(self.pipeline, self.endpoints, timeout_s=200)
 
     def prove(self) -> Report:
-        return prove(self.pipeline, self.endpoints, 120)
+        return prove(self.pipeline, self.endpoints, 400)
 
     def jobs(self) -> dict[str, str]:
         """The ids of the pipeline's jobs that are not over, by name."""

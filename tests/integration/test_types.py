@@ -356,7 +356,7 @@ def test_every_type_is_tried() -> None:
 
 @pytest.fixture(scope="module")
 def proven(types: Types) -> Types:
-    report = prove(types.pipeline, types.endpoints, 180)
+    report = prove(types.pipeline, types.endpoints, 400)
     assert report.unresolved == 0, report.text()
     return types
 
