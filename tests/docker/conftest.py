@@ -65,7 +65,7 @@ class Compose:
     @cached_property
     def services(self) -> dict[str, dict[str, Any]]:
         """compose.yaml's services with everything filled in."""
-        return yaml.safe_load(self.run(str(PLATFORM), "compose", "--profile", "cli", "config").stdout)["services"]
+        return yaml.safe_load(self.run(str(PLATFORM), "compose", "--profile", "*", "config").stdout)["services"]
 
     def containers(self) -> dict[str, dict[str, Any]]:
         """What Docker says of each container of the project, by service."""
