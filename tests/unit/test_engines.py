@@ -28,7 +28,7 @@ from include.platform.engines.progress import Progress
 from include.platform.settings import ROOT, settings
 
 ENGINES = ROOT / "include" / "platform" / "engines"
-SOURCES = sorted([ROOT / "requirements.in", *ENGINES.glob("*.in")])
+SOURCES = sorted([ROOT / "requirements.in", ROOT / "docker/services/patroni/requirements.in", *ENGINES.glob("*.in")])
 LOCKS = [*(source.with_suffix(".txt") for source in SOURCES), ENGINES / "jars.lock"]
 MAVEN_CACHE = Path(os.environ.get("M2_REPO") or Path.home() / ".m2" / "repository")
 
@@ -41,7 +41,7 @@ def pins(path: Path) -> dict[str, str]:
     return {re.sub(r"\[.*", "", name).lower(): version.rstrip(" \\") for name, version in pairs}
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: f"{path.parent.name}-{path.name}")
 def test_every_pin_is_locked_with_hashes(source: Path) -> None:
     locked = source.with_suffix(".txt").read_text()
     assert pins(source).items() <= pins(source.with_suffix(".txt")).items(), "run `make lock`"

@@ -12,6 +12,8 @@ from include.platform.engines.jars import Artifact
 from include.platform.engines.places import ROOT
 
 JARS = state.HERE / "jars.toml"
+PATRONI = ROOT / "docker" / "services" / "patroni" / "requirements.in"
+"""What the image of PostgreSQL's cluster installs by itself."""
 FILES_ONLY = ("native", "flink")
 """Environments of which only files are used: locked without dependencies."""
 
@@ -19,10 +21,10 @@ FILES_ONLY = ("native", "flink")
 def make_locks() -> None:
     """Writes every lock anew. What is not pinned and still fits stays as it was locked."""
     os.chdir(ROOT)  # uv writes the sources' names as it is given them
-    sources = [state.HERE / "tools.in", state.HERE / "build.in", ROOT / "requirements.in"]
+    sources = [state.HERE / "tools.in", state.HERE / "build.in", ROOT / "requirements.in", PATRONI]
     sources += [state.HERE / f"{env}.in" for env in state.ENV_LOCKS if env != "airflow"]
     for source in sources:
-        _say(f"locking {source.name}")
+        _say(f"locking {source.relative_to(ROOT)}")
         lock_requirements(source, source.with_suffix(".txt"))
     lock_jars(JARS, state.JARS_LOCK)
 
