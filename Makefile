@@ -11,7 +11,7 @@ TESTS ?= tests
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint benchmark images lock clean
-.PHONY: secrets certificates check-docker up down test-docker
+.PHONY: secrets certificates check-docker up down test-docker test-ha
 
 help: ## List the goals
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -53,6 +53,10 @@ down: ## Stop and remove the containers; their volumes stay
 test-docker: ## Pass the tests that need Docker: the whole Compose platform, from empty volumes (TESTS=path for some of them)
 	@./shudl setup
 	@SHUDL_COMPOSE_TESTS=1 $(RUN) -m pytest $(if $(filter-out tests,$(TESTS)),$(TESTS),tests/docker)
+
+test-ha: ## Pass all tests of what fails and is outgrown, those of the whole Compose platform too (TESTS=path for some of them)
+	@./shudl setup
+	@SHUDL_HA_TESTS=1 $(RUN) -m pytest $(if $(filter-out tests,$(TESTS)),$(TESTS),tests/ha)
 
 lock: ## Make the locks anew from requirements.in, *.in and jars.toml
 	@./shudl lock

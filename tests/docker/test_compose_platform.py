@@ -14,7 +14,7 @@ import pytest
 
 from include.platform.catalog import DOCKER
 from include.platform.settings import DOCKER_ADDRESSES, DOCKER_TLS, ROOT
-from tests.docker.conftest import Compose
+from tests.compose_platform import Compose
 
 CA = ROOT / "docker" / "certificates" / "ca.crt"
 HTTPS = sorted(port for port in DOCKER_TLS if port not in ("etcd", "patroni", "connect", "flink_gateway", "grafana"))

@@ -13,7 +13,7 @@ import yaml
 from include.platform.compose import page, preflight
 from include.platform.settings import ROOT
 from tests.blocks import PAGES, blocks
-from tests.docker.conftest import DEMO_S, Compose
+from tests.compose_platform import DEMO_S, Compose
 
 DOCS = ROOT / "docs"
 GUIDES = (DOCS / "docker.md", DOCS / "security.md", DOCS / "troubleshooting.md")

@@ -136,9 +136,8 @@ def certificates(compose: Compose) -> str:
 
 
 def filtered(compose: Compose) -> str:
-    project = compose.project
-    told = compose.services["docker-filter"]["environment"]["FILTER_CONTAINERS"].split()
-    let = {name.removeprefix(f"{project}-").removesuffix("-1") for name in told}
+    told = default(compose.services["docker-filter"]["environment"]["FILTER_CONTAINERS"]).split()
+    let = {name.removeprefix(f"{compose.project}-").removesuffix("-1") for name in told}
     return f"Closed to it are {_listed([name for name in compose.services if name not in let])}."
 
 
