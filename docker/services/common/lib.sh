@@ -3,6 +3,7 @@
 #   secret VAR...            read each VAR from the file that VAR_FILE names, and export it
 #   tls                      whether this service is to speak TLS
 #   render TEMPLATE FILE     replace each ${NAME} in TEMPLATE by the variable NAME, and $$ by $; FILE is readable by its owner only
+#   append TEMPLATE FILE     render TEMPLATE to the end of FILE
 #   wait_for HOST PORT S     wait until HOST:PORT accepts a connection, at most S seconds
 #   jmx_agent                sets `agent` to the JVM option by which Prometheus reads config/jmx.yml on JMX_EXPORTER_PORT, if set
 #   die TEXT                 stop, saying why
@@ -80,6 +81,12 @@ render() {
     mkdir -p "$(dirname "$file")"
     (umask 077 && printf %s "$out$text" >"$file.new")
     mv "$file.new" "$file"
+}
+
+append() {
+    render "$1" "$2.part"
+    cat "$2.part" >>"$2"
+    rm "$2.part"
 }
 
 jmx_agent() {

@@ -11,12 +11,6 @@ CONNECT_BIND=${CONNECT_BIND:-$CONNECT_HOST}
 CONNECT_SCHEME=http
 properties="$RUN_DIR/connect.properties"
 
-# add TEMPLATE: renders it to the end of the properties.
-add() {
-    render "$here/config/$1.properties.template" "$RUN_DIR/part.properties"
-    cat "$RUN_DIR/part.properties" >>"$properties"
-    rm "$RUN_DIR/part.properties"
-}
 
 if tls; then # its web server reads no PEM
     CONNECT_SCHEME=https
@@ -25,13 +19,13 @@ if tls; then # its web server reads no PEM
         -passout fd:3 3<<<"$CONNECT_KEYSTORE_PASSWORD") || die "TLS_CERT_FILE=$TLS_CERT_FILE and TLS_KEY_FILE=$TLS_KEY_FILE do not fit"
 fi
 render "$here/config/connect.properties.template" "$properties"
-! tls || add tls
+! tls || append "$here/config/tls.properties.template" "$properties"
 if [ -n "${KAFKA_CONNECT_PASSWORD_FILE:-}" ]; then
     need TLS_CA_FILE
     secret KAFKA_CONNECT_PASSWORD
     export -n KAFKA_CONNECT_PASSWORD
     for KAFKA_CLIENT in "" producer. consumer. admin.; do
-        add kafka
+        append "$here/config/kafka.properties.template" "$properties"
     done
 fi
 render "$here/config/log4j2.yaml.template" "$RUN_DIR/log4j2.yaml"

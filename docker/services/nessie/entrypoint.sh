@@ -12,26 +12,20 @@ export -n LAKE_S3_ACCESS_KEY LAKE_S3_SECRET_KEY
 NESSIE_BIND=${NESSIE_BIND:-$NESSIE_HOST}
 properties="$RUN_DIR/config/application.properties"
 
-# add TEMPLATE: renders it to the end of the properties.
-add() {
-    render "$here/config/$1.properties.template" "$RUN_DIR/part.properties"
-    cat "$RUN_DIR/part.properties" >>"$properties"
-    rm "$RUN_DIR/part.properties"
-}
 
 render "$here/config/application.properties.template" "$properties"
 if tls; then
-    add tls
+    append "$here/config/tls.properties.template" "$properties"
 else
-    add plain
+    append "$here/config/plain.properties.template" "$properties"
 fi
 if [ -n "${NESSIE_DB_URL:-}" ]; then
     need NESSIE_DB_USER
     secret NESSIE_DB_PASSWORD
     export -n NESSIE_DB_PASSWORD
-    add postgresql
+    append "$here/config/postgresql.properties.template" "$properties"
 else
-    add rocksdb
+    append "$here/config/rocksdb.properties.template" "$properties"
 fi
 mkdir -p "$NESSIE_DATA_DIR"
 cd "$RUN_DIR"

@@ -8,26 +8,20 @@ need JAVA_HOME REGISTRY_HOME REGISTRY_HOST REGISTRY_PORT REGISTRY_MANAGEMENT_POR
 REGISTRY_BIND=${REGISTRY_BIND:-$REGISTRY_HOST}
 properties="$RUN_DIR/config/application.properties"
 
-# add TEMPLATE: renders it to the end of the properties.
-add() {
-    render "$here/config/$1.properties.template" "$RUN_DIR/part.properties"
-    cat "$RUN_DIR/part.properties" >>"$properties"
-    rm "$RUN_DIR/part.properties"
-}
 
 render "$here/config/application.properties.template" "$properties"
 if tls; then
-    add tls
+    append "$here/config/tls.properties.template" "$properties"
 else
-    add plain
+    append "$here/config/plain.properties.template" "$properties"
 fi
 if [ -n "${REGISTRY_DB_URL:-}" ]; then
     need REGISTRY_DB_USER
     secret REGISTRY_DB_PASSWORD
     export -n REGISTRY_DB_PASSWORD
-    add postgresql
+    append "$here/config/postgresql.properties.template" "$properties"
 else
-    add h2
+    append "$here/config/h2.properties.template" "$properties"
 fi
 mkdir -p "$REGISTRY_DATA_DIR"
 cd "$RUN_DIR"
