@@ -11,7 +11,7 @@ TESTS ?= tests
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint benchmark images lock clean
-.PHONY: secrets certificates check-docker up down test-docker test-ha
+.PHONY: secrets certificates check-docker up down test-docker test-faults test-ha
 
 help: ## List the goals
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -57,6 +57,10 @@ test-docker: ## Pass the tests that need Docker: the whole Compose platform, fro
 test-ha: ## Pass all tests of what fails and is outgrown, those of the whole Compose platform too (TESTS=path for some of them)
 	@./shudl setup
 	@SHUDL_HA_TESTS=1 $(RUN) -m pytest $(if $(filter-out tests,$(TESTS)),$(TESTS),tests/ha)
+
+test-faults: ## Pass the tests that crash every service and layer of the local platform
+	@./shudl setup
+	@SHUDL_FAULT_TESTS=1 $(RUN) -m pytest tests/faults
 
 lock: ## Make the locks anew from requirements.in, *.in and jars.toml
 	@./shudl lock
