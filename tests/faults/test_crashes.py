@@ -31,7 +31,7 @@ Record = Callable[[str, dict[str, Any]], None]
 def _chosen(names: Iterable[str]) -> list[Any]:
     """``names``, those that are not for each change marked so."""
     everything = bool(os.environ.get("SHUDL_FAULT_TESTS"))
-    on_demand = pytest.mark.skipif(not everything, reason="every service's and layer's crash is tested on demand: make test-faults")
+    on_demand = pytest.mark.skipif(not everything, reason="tested on demand: make test-faults")
     return [pytest.param(name, marks=() if name in ON_EACH_CHANGE else on_demand) for name in names]
 
 
