@@ -11,7 +11,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
-control_plane=(docker-filter airflow-db airflow-api-server airflow-scheduler airflow-dag-processor airflow-triggerer)
+control_plane=(docker-filter fencer airflow-db airflow-api-server airflow-scheduler airflow-dag-processor airflow-triggerer)
 unset COMPOSE_FILE COMPOSE_PROJECT_NAME COMPOSE_ENV_FILES
 
 die() {

@@ -37,7 +37,7 @@ def documented() -> dict[str, str]:
 
 
 def test_it_runs_what_the_catalogue_names() -> None:
-    control = {svc.name for svc in CONTROL_PLANE} | {"docker-filter"}
+    control = {svc.name for svc in CONTROL_PLANE} | {"docker-filter", "fencer"}
     assert set(SERVICES) == CONTAINERS | control | ONCE
     assert COMPOSE["name"] == "shudl"
 
@@ -110,7 +110,7 @@ def test_networks_are_closed_but_for_the_edge() -> None:
     used = {network for service in SERVICES.values() for network in service["networks"]}
     assert used == set(COMPOSE["networks"])
     assert {name for name, service in SERVICES.items() if "control" in service["networks"]} == {
-        "etcd1", "etcd2", "etcd3", "patroni1", "patroni2",
+        "etcd1", "etcd2", "etcd3", "patroni1", "patroni2", "fencer",
     }  # fmt: skip
     assert SERVICES["docker-filter"]["networks"] == ["management"]
 

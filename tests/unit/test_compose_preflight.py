@@ -409,7 +409,7 @@ def test_every_setting_has_a_rule_a_good_default_and_a_comment() -> None:
 
 def test_the_script_starts_the_control_plane_of_the_catalogue() -> None:
     (words,) = re.findall(r"^control_plane=\((.*)\)$", SCRIPT.read_text(), re.M)
-    assert set(words.split()) == {service.name for service in CONTROL_PLANE} | {"docker-filter"}
+    assert set(words.split()) == {service.name for service in CONTROL_PLANE} | {"docker-filter", "fencer"}
     assert set(words.split()) <= set(Compose.read(ROOT / "docker" / "compose.yaml").services)
 
 

@@ -28,11 +28,24 @@ ROLES = {
     "registry": ("NOREPLICATION", "POSTGRES_REGISTRY_PASSWORD_FILE"),
     "keycloak": ("NOREPLICATION", "POSTGRES_KEYCLOAK_PASSWORD_FILE"),
     "exporter": ("NOREPLICATION", "POSTGRES_EXPORTER_PASSWORD_FILE"),
+    "fencer": ("NOREPLICATION", "POSTGRES_FENCER_PASSWORD_FILE"),
 }
 """Role → its attribute, and the variable that names the file of its password."""
 
 DATABASES = ("flights", "nessie", "registry", "keycloak")
 """Each is owned by the role of its name, and closed to the others."""
+
+GRANTS = (
+    *(
+        f"SELECT 'GRANT pg_monitor TO {role}' WHERE NOT pg_has_role('{role}', 'pg_monitor', 'USAGE')"
+        for role in ("exporter", "fencer")
+    ),
+    "SELECT 'GRANT EXECUTE ON FUNCTION pg_reload_conf() TO fencer' "
+    "WHERE NOT has_function_privilege('fencer', 'pg_reload_conf()', 'EXECUTE')",
+    "SELECT 'GRANT ALTER SYSTEM ON PARAMETER synchronized_standby_slots TO fencer' "
+    "WHERE NOT has_parameter_privilege('fencer', 'synchronized_standby_slots', 'ALTER SYSTEM')",
+)
+"""Each answers with the statement that gives a right, where it is missing."""
 
 
 def connect() -> psycopg.Connection:
@@ -76,9 +89,9 @@ def ensure(connection: psycopg.Connection) -> None:
         if not verifies(verifiers.get(role), value := password(variable)):
             verifier = connection.pgconn.encrypt_password(value.encode(), role.encode(), b"scram-sha-256").decode()
             connection.execute(sql.SQL("ALTER ROLE {} LOGIN {} PASSWORD {}").format(name, what, verifier))
-    monitor = "SELECT FROM pg_auth_members WHERE roleid = 'pg_monitor'::regrole AND member = 'exporter'::regrole"
-    if not connection.execute(monitor).fetchone():
-        connection.execute("GRANT pg_monitor TO exporter")
+    for grant in (connection.execute(query).fetchone() for query in GRANTS):
+        if grant:
+            connection.execute(grant[0])
 
     databases = {name for (name,) in connection.execute("SELECT datname FROM pg_database")}
     for database in DATABASES:

@@ -40,8 +40,9 @@ SOON_DAYS = 30
 EXTRA_NAMES = {"patroni1": ("haproxy",), "patroni2": ("haproxy",)}
 """Names beside its own by which others reach a service: HAProxy passes PostgreSQL's TLS through."""
 
-CLIENTS = frozenset({"airflow", "etcd1", "etcd2", "etcd3", "patroni1", "patroni2"})
-"""Whose certificate is good for clients as well: etcd's peers, Patroni and Airflow's checks. etcd lets in whoever has one."""
+CLIENTS = frozenset({"airflow", "etcd1", "etcd2", "etcd3", "patroni1", "patroni2", "fencer"})
+"""Whose certificate is good for clients of etcd as well: its peers, Patroni, the fencer, Airflow's checks. It lets in whoever has
+one."""
 
 LOCAL_NAMES = ("localhost", "127.0.0.1")
 RENEW_CA = "make certificates RENEW=ca, which makes all certificates anew"

@@ -78,6 +78,7 @@ RULES = (
     Rule("TRINO_QUERY_MEMORY|POSTGRES_SHARED_BUFFERS", "an amount such as 600MB or 2GB", _matches("[1-9][0-9]*(kB|MB|GB)")),
     Rule("[A-Z0-9_]+_(HEAP|MEMORY)", "an amount of memory such as 640m or 2g", _parses(size)),
     Rule("[A-Z0-9_]+_(CORES|SLOTS|HOURS|DAYS)", "a number from 1", _matches("[1-9][0-9]{0,5}")),
+    Rule("[A-Z0-9_]+_LIMIT_S", "a number of seconds; 0: without limit", _matches("0|[1-9][0-9]{0,6}")),
     Rule(
         "[A-Z0-9_]+_IMAGE",
         "an image with its tag, such as clickhouse/clickhouse-server:25.8",
