@@ -7,7 +7,7 @@ from datetime import timedelta
 from airflow.sdk import DAG, AssetOrTimeSchedule, DeltaTriggerTimetable, TaskGroup, task
 
 from include.cdc.pipelines import Pipeline, load_all
-from shudl.assets import PLATFORM
+from shudl.assets import FLINK_JOBS, PLATFORM
 from shudl.tags import Tag
 
 DOC = """
@@ -23,7 +23,8 @@ Reconciles what the pipeline file says of this source; does nothing where the wo
 | `retire` | cancels the Flink jobs of tables and modes that the file no longer has; what they wrote stays |
 | `jobs.*` | a Flink job for each mirror, which goes on from its last retained checkpoint, and for each changelog |
 
-Runs every five minutes, and after each run of `platform_bootstrap`: Flink forgets its jobs when it is restarted.
+Runs every five minutes, after each run of `platform_bootstrap`, and as soon as Flink's job manager is there again after
+a restart: it forgets its jobs, and a watcher in the triggerer (`shudl.flink`) sees that.
 Each task returns the list of what it changed. A job that runs is never awaited.
 
 **When it fails.** The error names the table, slot, connector or job, its own first cause and the way out.
@@ -36,7 +37,7 @@ def cdc_dag(pipeline: Pipeline) -> DAG:
     with DAG(
         f"cdc_{pipeline.source}",
         description=f"Keep {len(pipeline.tables)} tables of {pipeline.source} in the lake",
-        schedule=AssetOrTimeSchedule(timetable=DeltaTriggerTimetable(timedelta(minutes=5)), assets=[PLATFORM]),
+        schedule=AssetOrTimeSchedule(timetable=DeltaTriggerTimetable(timedelta(minutes=5)), assets=PLATFORM | FLINK_JOBS),
         catchup=False,
         max_active_runs=1,
         is_paused_upon_creation=True,

@@ -15,7 +15,7 @@ target "settings" {
 }
 
 group "default" {
-  targets = ["core", "access", "monitoring"]
+  targets = ["core", "ha", "access", "monitoring"]
 }
 
 # From the source databases to what is served, and Airflow.
@@ -24,6 +24,11 @@ group "core" {
     "airflow", "clickhouse", "connect", "etcd", "flink", "haproxy", "kafka", "minio", "nessie", "patroni", "postgres",
     "registry", "spark", "trino",
   ]
+}
+
+# What the profile ha has besides more of the same.
+group "ha" {
+  targets = ["valkey"]
 }
 
 group "access" {
@@ -60,7 +65,7 @@ target "runs-engines" {
 }
 
 target "runs-others" {
-  matrix     = { image = ["alertmanager", "etcd", "haproxy", "keycloak", "minio", "patroni", "postgres", "prometheus"] }
+  matrix     = { image = ["alertmanager", "etcd", "haproxy", "keycloak", "minio", "patroni", "postgres", "prometheus", "valkey"] }
   name       = image
   inherits   = ["settings"]
   dockerfile = "docker/services/${image}/Dockerfile"

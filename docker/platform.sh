@@ -11,7 +11,8 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
-control_plane=(docker-filter fencer airflow-db airflow-api-server airflow-scheduler airflow-dag-processor airflow-triggerer)
+control_plane=(docker-filter fencer airflow-db airflow-api-server airflow-proxy airflow-scheduler airflow-dag-processor airflow-triggerer)
+control_plane_ha=(airflow-api-server2 airflow-scheduler2 valkey airflow-worker1 airflow-worker2)
 unset COMPOSE_FILE COMPOSE_PROJECT_NAME COMPOSE_ENV_FILES
 
 die() {
@@ -103,6 +104,7 @@ facts() {
     printf 'docker\t%s\n' "$(docker version --format '{{.Server.Version}}')"
     printf 'compose\t%s\n' "$(docker compose version --short)"
     printf 'socket\t%s\t%s\n' "$DOCKER_SOCKET" "$(socket_gid)"
+    docker volume ls --format $'volume\t{{.Name}}'
     docker image ls --format $'image\t{{.Repository}}:{{.Tag}}'
     docker ps --no-trunc --format \
         $'container\t{{.Label "com.docker.compose.project"}}\t{{.Label "com.docker.compose.project.working_dir"}}\t{{.Names}}\t{{.Ports}}'
@@ -134,9 +136,12 @@ images_are_built() {
 up() {
     local address host
     check
+    if [[ ,$(setting COMPOSE_PROFILES), == *,ha,* ]]; then
+        control_plane+=("${control_plane_ha[@]}")
+    fi
     compose create
     compose up -d --no-recreate --wait --wait-timeout 600 "${control_plane[@]}"
-    address=$(compose port airflow-api-server 8280)
+    address=$(compose port airflow-proxy 8280)
     host=$(setting SHUDL_PUBLIC_NAMES)
     host=${host%%[ ,]*}
     cat <<EOF

@@ -104,7 +104,7 @@ def settings_of(
         "predicates": "captured",
         "predicates.captured.type": "org.apache.kafka.connect.transforms.predicates.TopicNameMatches",
         "predicates.captured.pattern": rf"{pipeline.source}\..*",
-        "topic.creation.default.replication.factor": "1",
+        "topic.creation.default.replication.factor": "-1",
         "topic.creation.default.partitions": "1",
         "topic.creation.default.cleanup.policy": "delete",
         "topic.creation.default.retention.ms": str(RETENTION_MS),

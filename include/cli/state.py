@@ -32,6 +32,7 @@ PUBLIC_URL = "AIRFLOW_URL"
 ERROR = re.compile(r"\b(ERROR|FATAL|Caused by:|\w*(Exception|Error):|must be|cannot|No such)")
 AIRFLOW_COMPONENTS = {
     "airflow-api-server": "metadatabase",
+    "airflow-proxy": "metadatabase",
     "airflow-scheduler": "scheduler",
     "airflow-dag-processor": "dag_processor",
     "airflow-triggerer": "triggerer",
@@ -107,7 +108,7 @@ def service_url(svc: Service, endpoints: Endpoints, s: Settings = settings) -> s
     if svc.name == "airflow-db":
         host, port = s.address(svc.port)
         return f"postgresql://airflow@{host}:{port}/airflow"
-    if svc.name in ("flink-taskmanager", "spark-worker") or not svc.port:
+    if svc.name in ("flink-taskmanager", "spark-worker", "valkey") or not svc.port:
         return ""
     if svc in CONTROL_PLANE:
         return airflow_url(s)
@@ -165,13 +166,15 @@ def reasons(
     names: Iterable[str], endpoints: Endpoints, s: Settings = settings, deadline_s: float = HEALTH_DEADLINE_S
 ) -> dict[str, str]:
     """Why each of the services ``names`` is not healthy, in one line; empty for a healthy one."""
+    from include.platform import workers
     from include.platform.checks import healthy
 
     names = list(names)
+    airflows = {"airflow-db": _airflow_db_healthy, "valkey": workers.queue_healthy, "airflow-worker": workers.workers_healthy}
     calls: dict[str, Callable[[], Any]] = {}
     for name in names:
-        if name == "airflow-db":
-            calls[name] = lambda: _airflow_db_healthy(s)
+        if name in airflows:
+            calls[name] = lambda ask=airflows[name]: ask(s)
         elif name in AIRFLOW_COMPONENTS:
             calls["airflow"] = lambda: _airflow_health(s)
         else:

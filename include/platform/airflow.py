@@ -25,6 +25,8 @@ ADMIN = "admin"
 COMPONENTS = ("metadatabase", "scheduler", "dag_processor", "triggerer")
 FINAL_STATES = ("success", "failed")
 PAGE = 100
+AWAY = (502, 503, 504)
+"""What a proxy answers for a server that does not."""
 
 OnChange = Callable[[dict[str, Any], list[dict[str, Any]]], None]
 """Called with the run and its task instances."""
@@ -65,6 +67,8 @@ class AirflowClient:
 
     def _sign_in(self) -> None:
         answer = self._send("POST", "/auth/token", json={"username": ADMIN, "password": self.settings.secret("airflow_admin")})
+        if answer.status_code in AWAY:
+            raise AirflowUnreachable(f"no API server of Airflow's answers at {self.url} (HTTP {answer.status_code})")
         if answer.status_code != 201:
             refusal = f"Airflow at {self.url} refuses user {ADMIN}: {_detail(answer)}"
             raise AirflowError(f"{refusal}; see ./shudl logs airflow-api-server")
@@ -80,6 +84,8 @@ class AirflowClient:
                 del self._http.headers["Authorization"]
                 continue
             break
+        if answer.status_code in AWAY:
+            raise AirflowUnreachable(f"no API server of Airflow's answers at {self.url} (HTTP {answer.status_code})")
         if answer.is_error:
             raise AirflowError(f"Airflow: {method} {path} answered {answer.status_code}: {_detail(answer)}")
         return answer.json() if answer.content else None

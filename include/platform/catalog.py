@@ -165,9 +165,20 @@ LOCAL: tuple[Service, ...] = (
 """The platform as processes of one machine, in the order in which they start."""
 
 
-def _in_docker() -> tuple[Service, ...]:
+SEVERAL = {
+    "kafka": ("kafka", "kafka2", "kafka3"),
+    "flink-taskmanager": ("flink-taskmanager", "flink-taskmanager2"),
+    "spark-worker": ("spark-worker", "spark-worker2"),
+    "trino": ("trino", "trino-worker1", "trino-worker2"),
+    "airflow-api-server": ("airflow-api-server", "airflow-api-server2"),
+    "airflow-scheduler": ("airflow-scheduler", "airflow-scheduler2"),
+}
+"""The containers of services that are more than one with Compose's profile ``ha``, and without it the first alone."""
+
+
+def docker_services(ha: bool = settings.ha) -> tuple[Service, ...]:
     """The platform as containers: a PostgreSQL that fails over, MinIO, and what a team's server has besides."""
-    same = {svc.name: svc for svc in LOCAL}
+    same = {svc.name: _several(svc, ha) for svc in LOCAL}
     return (
         Service(
             "etcd",
@@ -221,13 +232,17 @@ def _in_docker() -> tuple[Service, ...]:
     )
 
 
-DOCKER = _in_docker()
+def _several(svc: Service, ha: bool) -> Service:
+    return replace(svc, containers=SEVERAL[svc.name]) if ha and svc.name in SEVERAL else svc
+
+
+DOCKER = docker_services()
 SERVICES = DOCKER if settings.docker else LOCAL
 """The services of this runtime, in the order in which they start."""
 
 LAYERS = tuple(dict.fromkeys(svc.layer for svc in SERVICES))
 
-CONTROL_PLANE: tuple[Service, ...] = (
+_AIRFLOW: tuple[Service, ...] = (
     Service("airflow-db", "Airflow's metadata database", "control", "postgres", "airflow_db", ("airflow_db",), stop_signal="INT"),
     Service(
         "airflow-api-server", "Airflow API server and UI", "control", "airflow", "airflow", ("airflow",), needs=("airflow-db",)
@@ -236,6 +251,30 @@ CONTROL_PLANE: tuple[Service, ...] = (
     Service("airflow-dag-processor", "Airflow DAG processor", "control", "airflow", "", (), needs=("airflow-db",)),
     Service("airflow-triggerer", "Airflow triggerer", "control", "airflow", "", (), needs=("airflow-db",)),
 )
+
+
+def control_plane(docker: bool = settings.docker, ha: bool = settings.ha) -> tuple[Service, ...]:
+    """Airflow's parts. In docker a proxy leads to its API servers; with ``ha`` its tasks run in workers of Celery's."""
+    if not docker:
+        return _AIRFLOW
+    proxy = Service("airflow-proxy", "Way to Airflow's API servers", "control", "airflow-proxy", "", (), ("airflow-api-server",))
+    workers = (
+        Service("valkey", "Valkey (queue of Airflow's tasks)", "control", "valkey", "valkey", ()),
+        Service(
+            "airflow-worker",
+            "Airflow workers",
+            "control",
+            "airflow",
+            "",
+            (),
+            needs=("airflow-db", "valkey"),
+            containers=("airflow-worker1", "airflow-worker2"),
+        ),
+    )
+    return (*(_several(svc, ha) for svc in _AIRFLOW), proxy, *(workers if ha else ()))
+
+
+CONTROL_PLANE = control_plane()
 """Airflow itself: it controls the services above, so it never depends on one of them."""
 
 CONN_IDS: dict[str, str] = {svc.name: svc.conn_id for svc in SERVICES}

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from include.platform.catalog import CONN_IDS, service
 from include.platform.endpoints import Endpoint, Endpoints
 from include.platform.flink import JobManager, SqlGateway
 from include.platform.kafka import KafkaUnreachable, RightsRefused, admin_client, brokers, client_config, ensure_access
+from include.platform.settings import settings
 from include.platform.spark import Master, submit, web_ui
 
 HEALTH_TIMEOUT_S = 4.0
@@ -95,16 +97,31 @@ def _s3_healthy(endpoint: Endpoint) -> None:
     _s3(endpoint).list_buckets()
 
 
+def _members(name: str, endpoint: Endpoint, port: str = "") -> tuple[str, ...]:
+    """The hosts that make up a service of this platform's; of one that is somewhere else, the one that is known.
+
+    ``port`` is the name of the port at which the service is reached, by default its own.
+    """
+    own = endpoint.address == "{}:{}".format(*settings.address(port or name))
+    return (own and service(name).containers) or (endpoint.host,)
+
+
+def _all_there(found: int, wanted: int, what: str) -> None:
+    if found < wanted:
+        raise NotHealthy(f"{found} of {wanted} {what}" if wanted > 1 else f"no {what}")
+
+
 def _kafka_healthy(endpoint: Endpoint) -> None:
     try:
-        brokers(endpoint, HEALTH_TIMEOUT_S)
+        found = brokers(endpoint, HEALTH_TIMEOUT_S)
     except KafkaUnreachable as error:
         raise NotHealthy(str(error)) from None
+    _all_there(found, len(_members("kafka", endpoint)), "brokers are there")
 
 
 def _taskmanager_healthy(endpoint: Endpoint) -> None:
-    if not JobManager(endpoint.url, HEALTH_TIMEOUT_S).overview()["taskmanagers"]:
-        raise NotHealthy("no task manager is registered at the job manager")
+    found = JobManager(endpoint.url, HEALTH_TIMEOUT_S).overview()["taskmanagers"]
+    _all_there(found, len(_members("flink-taskmanager", endpoint, "flink")), "task manager is registered at the job manager")
 
 
 def _spark_master(endpoint: Endpoint) -> Master:
@@ -112,13 +129,14 @@ def _spark_master(endpoint: Endpoint) -> Master:
 
 
 def _spark_worker_healthy(endpoint: Endpoint) -> None:
-    if not _spark_master(endpoint).workers():
-        raise NotHealthy("no worker is registered at the master")
+    wanted = len(_members("spark-worker", endpoint, "spark"))
+    _all_there(len(_spark_master(endpoint).workers()), wanted, "worker is registered at the master")
 
 
 def _trino_healthy(endpoint: Endpoint) -> None:
-    if _get(f"{endpoint.url}/v1/info").json()["starting"]:
-        raise NotHealthy("still starting")
+    for host in _members("trino", endpoint):
+        if _get(f"{replace(endpoint, host=host).url}/v1/info").json()["starting"]:
+            raise NotHealthy(f"{host} is still starting")
 
 
 _HEALTHY: dict[str, Callable[[Endpoint], object]] = {
@@ -354,9 +372,9 @@ def _trino_works(endpoints: Endpoints) -> dict[str, Any]:
         _expect(total == 5050, f"Trino summed 1..100 to {total}")
         cursor.execute("SHOW SCHEMAS")
         schemas = [row[0] for row in cursor.fetchall()]
-        cursor.execute("SELECT version()")
-        version = cursor.fetchone()[0]
-    return {"version": version, "schemas": len(schemas)}
+        cursor.execute("SELECT count(*), min(node_version) FROM system.runtime.nodes WHERE state = 'active'")
+        nodes, version = cursor.fetchone()
+    return {"version": version, "nodes": nodes, "schemas": len(schemas)}
 
 
 def _clickhouse_works(endpoints: Endpoints) -> dict[str, Any]:

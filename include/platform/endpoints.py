@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from include.platform.catalog import DOCKER, Service
+from include.platform.catalog import Service, docker_services
 from include.platform.settings import DOCKER_CA, Settings, SettingsError, settings
 
 
@@ -90,7 +90,7 @@ def local_endpoints(s: Settings = settings) -> dict[str, Endpoint]:
         known = {e.conn_id for e in made}
         made += [
             endpoint(svc.conn_id, "http", svc.port, _members(svc), **_admin(svc.name, s))
-            for svc in DOCKER
+            for svc in docker_services(s.ha)
             if svc.conn_id not in known
         ]
     return {e.conn_id: e for e in (*made, *_added_sources(s))}
@@ -109,9 +109,10 @@ def _admin(name: str, s: Settings) -> dict[str, str]:
 def _kafka(s: Settings) -> dict[str, str]:
     """librdkafka's settings."""
     host, port = s.address("kafka")
-    servers = {"bootstrap.servers": f"{host}:{port}"}
     if not s.docker:
-        return servers
+        return {"bootstrap.servers": f"{host}:{port}"}
+    kafka = next(svc for svc in docker_services(s.ha) if svc.name == "kafka")
+    servers = {"bootstrap.servers": ",".join(f"{broker}:{port}" for broker in kafka.containers or (host,))}
     return {
         **servers,
         "security.protocol": "SASL_SSL",

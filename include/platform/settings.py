@@ -7,6 +7,7 @@ One object, :data:`settings`, read from the environment once:
 ``SHUDL_INSTALL``          folder of the environments and engines, when several platforms share them (default ``SHUDL_HOME``)
 ``SHUDL_PIPELINES``        folder of the pipeline files (default ``<checkout>/include/pipelines``)
 ``SHUDL_PORT_BASE``        first port of the block of 100 that the services use (default 21000)
+``SHUDL_PROFILES``         in docker: the profiles that Compose was given, separated by commas
 ``SHUDL_SPARK_JAVA_HOME``  home of a Java that Spark is to run on instead of the one that is installed with the engines
 """
 
@@ -59,8 +60,9 @@ PORT_OFFSETS = {
 """Offset of every port in the block; the block's first port is ``SHUDL_PORT_BASE``."""
 
 DOCKER_ADDRESSES = {
-    "airflow": ("airflow-api-server", 8280),
+    "airflow": ("airflow-proxy", 8280),
     "airflow_db": ("airflow-db", 5432),
+    "valkey": ("valkey", 6379),
     "etcd": ("etcd1", 2379),
     "patroni": ("patroni1", 8008),
     "postgres": ("haproxy", 15000),
@@ -90,7 +92,7 @@ DOCKER_ADDRESSES = {
 
 DOCKER_TLS = frozenset(
     (
-        *("airflow", "etcd", "patroni", "s3", "nessie", "registry", "connect", "flink", "flink_gateway"),
+        *("airflow", "valkey", "etcd", "patroni", "s3", "nessie", "registry", "connect", "flink", "flink_gateway"),
         *("trino", "clickhouse", "keycloak", "grafana", "dbt_docs"),
     )
 )
@@ -123,6 +125,7 @@ class Settings:
     install: Path | None = None
     spark_java_home: Path | None = None
     pipelines: Path = ROOT / "include" / "pipelines"
+    profiles: frozenset[str] = frozenset()
 
     @classmethod
     def from_env(cls) -> Settings:
@@ -143,12 +146,18 @@ class Settings:
             runtime=runtime,
             install=install,
             pipelines=pipelines,
+            profiles=frozenset(filter(None, os.environ.get("SHUDL_PROFILES", "").split(","))),
             spark_java_home=Path(java).expanduser().absolute() if java else None,
         )
 
     @property
     def docker(self) -> bool:
         return self.runtime == "docker"
+
+    @property
+    def ha(self) -> bool:
+        """Whether there is more than one of each service that can be several (Compose's profile ``ha``)."""
+        return self.docker and "ha" in self.profiles
 
     @property
     def bind(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from include.platform.catalog import CONTROL_PLANE, DOCKER
+from include.platform.catalog import control_plane, docker_services
 from include.platform.settings import DOCKER_ADDRESSES, DOCKER_TLS, PORT_OFFSETS, ROOT
 
 FILE = ROOT / "docker" / "compose.yaml"
@@ -20,6 +20,7 @@ OFFICIAL = {"clickhouse", "grafana", "loki", "alloy", "kafka-ui"}
 OWN_USERS = {"loki": "10001:10001", "alloy": "0:0"}
 """Loki's image owns its folder; Alloy reads Docker's log files, which are root's, and has no capability."""
 ONCE = {"cli", "kafka-access"}
+DOCKER, CONTROL_PLANE = docker_services(ha=True), control_plane(docker=True, ha=True)
 CONTAINERS = {part for svc in DOCKER for part in (svc.containers or (svc.name,))}
 each_service = pytest.mark.parametrize("name", SERVICES)
 
@@ -37,7 +38,7 @@ def documented() -> dict[str, str]:
 
 
 def test_it_runs_what_the_catalogue_names() -> None:
-    control = {svc.name for svc in CONTROL_PLANE} | {"docker-filter", "fencer"}
+    control = {part for svc in CONTROL_PLANE for part in (svc.containers or (svc.name,))} | {"docker-filter", "fencer"}
     assert set(SERVICES) == CONTAINERS | control | ONCE
     assert COMPOSE["name"] == "shudl"
 
@@ -106,7 +107,8 @@ def test_networks_are_closed_but_for_the_edge() -> None:
     assert set(COMPOSE["networks"]) == {"management", "control", "data", "storage", "edge", "sources"}
     assert all(network.get("internal") for name, network in COMPOSE["networks"].items() if name not in ("edge", "sources"))
     reading = {name for name, service in SERVICES.items() if "sources" in service["networks"]}
-    assert reading == {"connect", "airflow-scheduler", "airflow-triggerer", "cli"}, "who reads databases that are elsewhere"
+    running_tasks = {"airflow-scheduler", "airflow-scheduler2", "airflow-worker1", "airflow-worker2", "airflow-triggerer", "cli"}
+    assert reading == {"connect", *running_tasks}, "who reads databases that are elsewhere"
     used = {network for service in SERVICES.values() for network in service["networks"]}
     assert used == set(COMPOSE["networks"])
     assert {name for name, service in SERVICES.items() if "control" in service["networks"]} == {

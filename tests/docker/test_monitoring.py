@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import yaml
 
-from include.platform.catalog import CONTROL_PLANE, DOCKER
+from include.platform.catalog import control_plane, docker_services
 from include.platform.settings import ROOT
 from tests.docker.alert_cases import CASES
 from tests.docker.monitoring import (
@@ -104,14 +104,18 @@ def test_every_container_is_watched(prometheus: Path) -> None:
             for target in static["targets"]:
                 host = re.sub(r"^https?://", "", target).split(":")[0]
                 watched.add(static.get("labels", {}).get("service", host))
-    containers = {part for svc in DOCKER for part in (svc.containers or (svc.name,))}
-    assert watched == containers | {svc.name for svc in CONTROL_PLANE}
+    services = (*docker_services(ha=True), *control_plane(docker=True, ha=True))
+    containers = {part for svc in services for part in (svc.containers or (svc.name,))}
+    assert watched == containers
 
 
-@pytest.mark.parametrize("missing", ["TLS_CA_FILE", "TRINO_PASSWORD_FILE", "POSTGRES_EXPORTER_PASSWORD_FILE"])
+NEEDED = ("TLS_CA_FILE", "TRINO_PASSWORD_FILE", "POSTGRES_EXPORTER_PASSWORD_FILE")
+
+
+@pytest.mark.parametrize("missing", NEEDED)
 def test_prometheus_names_what_is_missing(missing: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text(PASSWORD)
-    env = dict.fromkeys(("TLS_CA_FILE", "TRINO_PASSWORD_FILE", "POSTGRES_EXPORTER_PASSWORD_FILE"), str(tmp_path / "file"))
+    env = dict.fromkeys(NEEDED, str(tmp_path / "file"))
     env |= {"PROMETHEUS_DATA_DIR": str(tmp_path)}
     done = render("prometheus", tmp_path, {key: value for key, value in env.items() if key != missing}, PROMETHEUS)
     assert done.returncode == 64 and f"{missing} must be set" in done.stderr

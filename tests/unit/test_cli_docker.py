@@ -26,7 +26,7 @@ from include.cli.state import PUBLIC_URL, airflow_url, on_host
 from include.cli.up import BOOTSTRAP, CONTROL, STOP, show_stops, start_control_plane, stop_by_airflow
 from include.platform import settings as settings_module
 from include.platform.airflow import ADMIN
-from include.platform.catalog import CONTROL_PLANE, DOCKER
+from include.platform.catalog import DOCKER, control_plane
 from include.platform.containers import PROJECT
 from include.platform.doctor import SECRETS
 from include.platform.endpoints import local_endpoints
@@ -286,7 +286,7 @@ def test_status_has_the_same_shape(docker: Docker, secrets: Path) -> None:
     assert done.returncode == 3, done.stderr
     found = json.loads(done.stdout)
     services = {service["name"]: service for service in found["services"]}
-    assert list(services) == [service.name for service in (*CONTROL_PLANE, *DOCKER)]
+    assert list(services) == [service.name for service in (*control_plane(docker=True), *DOCKER)]
     for service in services.values():
         assert set(service) == {"name", "title", "layer", "state", "healthy", "reason", "url", "pid", "uptime_s", "rss_mb"}
     assert (services["kafka"]["state"], services["kafka"]["reason"], services["kafka"]["pid"]) == ("stopped", "", None)

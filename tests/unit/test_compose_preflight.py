@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from include.platform.catalog import CONTROL_PLANE
+from include.platform.catalog import control_plane
 from include.platform.compose import __main__ as command
 from include.platform.compose import certificates, dotenv, pki, preflight, secrets
 from include.platform.compose.facts import Facts
@@ -408,9 +408,14 @@ def test_every_setting_has_a_rule_a_good_default_and_a_comment() -> None:
 
 
 def test_the_script_starts_the_control_plane_of_the_catalogue() -> None:
-    (words,) = re.findall(r"^control_plane=\((.*)\)$", SCRIPT.read_text(), re.M)
-    assert set(words.split()) == {service.name for service in CONTROL_PLANE} | {"docker-filter", "fencer"}
-    assert set(words.split()) <= set(Compose.read(ROOT / "docker" / "compose.yaml").services)
+    started = dict(re.findall(r"^(control_plane\w*)=\((.*)\)$", SCRIPT.read_text(), re.M))
+    alone, all_of_ha = (
+        {part for service in control_plane(docker=True, ha=ha) for part in service.containers or (service.name,)}
+        for ha in (False, True)
+    )
+    assert set(started["control_plane"].split()) == alone | {"docker-filter", "fencer"}
+    assert set(started["control_plane_ha"].split()) == all_of_ha - alone
+    assert all_of_ha <= set(Compose.read(ROOT / "docker" / "compose.yaml").services)
 
 
 def script(*arguments: str, path: str) -> subprocess.CompletedProcess[str]:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One of Airflow's processes. The API server brings the metadata database up to date and seeds it; the
 # others wait until it has.
-#   AIRFLOW_ROLE            api-server, scheduler, dag-processor or triggerer
+#   AIRFLOW_ROLE            api-server, scheduler, dag-processor, triggerer or worker (profile ha: it runs tasks, as Celery's)
 #   AIRFLOW_PYTHON          the interpreter that has Airflow
 #   AIRFLOW_HOST, _PORT     where the others reach the API server, which listens at AIRFLOW_BIND (default: AIRFLOW_HOST)
 #   AIRFLOW_URL             where people reach it (default: the same)
@@ -13,6 +13,8 @@
 #   AIRFLOW_JWT_FILE        random text that signs tokens
 #   AIRFLOW_API_FILE        random text that signs the UI's sessions
 #   AIRFLOW_ADMIN_FILE      password of the user "admin"
+#   VALKEY_HOST, VALKEY_PORT, VALKEY_PASSWORD_FILE
+#                           profile ha: the queue from which workers take tasks; AIRFLOW_WORKER_TASKS is how many each runs at once
 # With TLS_CA_FILE the API server speaks TLS, the others reach it so, and the metadata database must too.
 source "$(dirname "$0")/../common/lib.sh"
 need AIRFLOW_ROLE AIRFLOW_PYTHON AIRFLOW_HOST AIRFLOW_PORT AIRFLOW_DATA_DIR AIRFLOW_LOGS_DIR AIRFLOW_DB_HOST AIRFLOW_DB_PORT RUN_DIR
@@ -24,7 +26,8 @@ case "$AIRFLOW_ROLE" in
         ;;
     scheduler | triggerer) options=(--skip-serve-logs) ;;
     dag-processor) options=() ;;
-    *) die "AIRFLOW_ROLE=$AIRFLOW_ROLE: must be api-server, scheduler, dag-processor or triggerer" ;;
+    worker) options=(worker --skip-serve-logs --without-mingle --without-gossip) ;;
+    *) die "AIRFLOW_ROLE=$AIRFLOW_ROLE: must be api-server, scheduler, dag-processor, triggerer or worker" ;;
 esac
 root=$(cd "$here/../../.." && pwd)
 
@@ -81,6 +84,26 @@ AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY=10
 # Tasks of a scheduler that was killed run again once it has been silent for 30 s.
 AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD=30
 AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL=15
+if profile ha; then
+    need VALKEY_HOST VALKEY_PORT AIRFLOW_WORKER_TASKS TLS_CA_FILE
+    secret VALKEY_PASSWORD
+    AIRFLOW__CORE__EXECUTOR=CeleryExecutor
+    AIRFLOW__CELERY__BROKER_URL=rediss://:$(encoded "$VALKEY_PASSWORD")@$VALKEY_HOST:$VALKEY_PORT/0
+    AIRFLOW__CELERY__SSL_ACTIVE=True
+    AIRFLOW__CELERY__SSL_MUTUAL_TLS=False
+    AIRFLOW__CELERY__SSL_CACERT=$TLS_CA_FILE
+    AIRFLOW__CELERY__WORKER_CONCURRENCY=$AIRFLOW_WORKER_TASKS
+    AIRFLOW__CELERY_BROKER_TRANSPORT_OPTIONS__VISIBILITY_TIMEOUT=86400
+    # Each scheduler says itself whether it lives: the API server knows of one that does.
+    AIRFLOW__SCHEDULER__ENABLE_HEALTH_CHECK=True
+    AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_HOST=0.0.0.0
+    # What ran in a worker that was killed is tried again once it has been silent for a minute, whatever its DAG says of retries;
+    # what it had taken and not begun, after two.
+    AIRFLOW__CORE__DEFAULT_TASK_RETRIES=1
+    AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT=60
+    AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT=120
+    AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL=30
+fi
 # start.py sees to the migrations.
 AIRFLOW__DATABASE__CHECK_MIGRATIONS=False
 AIRFLOW__LOGGING__COLORED_CONSOLE_LOG=False
@@ -106,9 +129,9 @@ set +a
 mkdir -p "$AIRFLOW_DATA_DIR" "$AIRFLOW_LOGS_DIR"
 case $AIRFLOW_ADMIN in *[\\\"]*) die "AIRFLOW_ADMIN_FILE=$AIRFLOW_ADMIN_FILE: a password without \\ and \" is needed" ;; esac
 (umask 077 && printf '{"admin": "%s"}\n' "$AIRFLOW_ADMIN" >"$RUN_DIR/passwords.json")
-unset database verify scheme AIRFLOW_DB_PASSWORD AIRFLOW_FERNET AIRFLOW_JWT AIRFLOW_API AIRFLOW_ADMIN
+unset database verify scheme VALKEY_PASSWORD AIRFLOW_DB_PASSWORD AIRFLOW_FERNET AIRFLOW_JWT AIRFLOW_API AIRFLOW_ADMIN
 if [ "$AIRFLOW_ROLE" = scheduler ]; then
     find "$AIRFLOW_LOGS_DIR" -mindepth 1 \( -type f -o -type d -empty \) -mtime +"${AIRFLOW_LOGS_DAYS:-14}" -delete || true
 fi
 cd "$root"
-exec "$AIRFLOW_PYTHON" "$here/start.py" "$AIRFLOW_ROLE" "${options[@]}"
+exec "$AIRFLOW_PYTHON" "$here/start.py" "${AIRFLOW_ROLE/#worker/celery}" "${options[@]}"

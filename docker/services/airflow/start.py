@@ -4,18 +4,25 @@ The API server does both (Airflow's own lock keeps two of them apart); every oth
 database is at this Airflow's revision. All of it costs one import of Airflow, which the database's own
 start overlaps.
 
-The scheduler also imports what tasks import: its workers are forked from it, and a task then starts without a
-second of imports.
+Where tasks run (the scheduler, or a worker of Celery's) what they import is imported first: their processes are forked
+from it, and a task then starts without a second of imports.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import psutil
 
 WAIT_S = 180
+HEALTH_PORT = 8974
+"""Where a worker says whether it has its connection to the queue; a scheduler's own port for the same."""
 UNREACHABLE = "unreachable"
 TASKS_IMPORT = (
     "airflow.sdk.execution_time.task_runner",
@@ -76,6 +83,22 @@ def migrate_and_seed(head: str) -> None:
             print("made", ", ".join(made), flush=True)
 
 
+class WorkerHealth(BaseHTTPRequestHandler):
+    """Whether this process is connected to the queue. Celery itself would be asked through the queue, by a second Airflow."""
+
+    def do_GET(self) -> None:
+        queue = int(os.environ["VALKEY_PORT"])
+        connected = any(
+            one.raddr and one.raddr.port == queue and one.status == psutil.CONN_ESTABLISHED
+            for one in psutil.Process().net_connections("tcp")
+        )
+        self.send_response(200 if connected else 503)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 def main() -> None:
     from airflow.__main__ import main as airflow
     from airflow.utils.db import _REVISION_HEADS_MAP
@@ -85,9 +108,12 @@ def main() -> None:
         migrate_and_seed(head)
     else:
         wait_until(lambda now: now == head, "airflow-api-server")
-    if sys.argv[1] == "scheduler":
+    if sys.argv[1] == {"LocalExecutor": "scheduler", "CeleryExecutor": "celery"}[os.environ["AIRFLOW__CORE__EXECUTOR"]]:
         for module in TASKS_IMPORT:
             importlib.import_module(module)
+    if sys.argv[1] == "celery":
+        server = ThreadingHTTPServer(("", HEALTH_PORT), WorkerHealth)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
     airflow()
 
 

@@ -2,9 +2,11 @@
 #   need VAR...              stop, naming the first variable that is not set
 #   secret VAR...            read each VAR from the file that VAR_FILE names, and export it
 #   tls                      whether this service is to speak TLS
+#   profile NAME             whether NAME is among SHUDL_PROFILES, the profiles that Compose was given
 #   render TEMPLATE FILE     replace each ${NAME} in TEMPLATE by the variable NAME, and $$ by $; FILE is readable by its owner only
 #   append TEMPLATE FILE     render TEMPLATE to the end of FILE
 #   wait_for HOST PORT S     wait until HOST:PORT accepts a connection, at most S seconds
+#   wait_for_any PORT S HOST...  wait until one of them does
 #   jmx_agent                sets `agent` to the JVM option by which Prometheus reads config/jmx.yml on JMX_EXPORTER_PORT, if set
 #   die TEXT                 stop, saying why
 #
@@ -42,6 +44,10 @@ secret() {
 
 tls() {
     [ -n "${TLS_CERT_FILE:-}" ]
+}
+
+profile() {
+    [[ ,${SHUDL_PROFILES:-}, == *,"$1",* ]]
 }
 
 trust() { # Called below: checks the files of TLS and has the clients of this process trust TLS_CA_FILE.
@@ -96,9 +102,16 @@ jmx_agent() {
 }
 
 wait_for() {
-    local host=$1 port=$2 deadline=$((SECONDS + $3))
-    until (exec 3<>"/dev/tcp/$host/$port") 2>/dev/null; do
-        [ "$SECONDS" -lt "$deadline" ] || die "$host:$port did not answer within $3 s"
+    wait_for_any "$2" "$3" "$1"
+}
+
+wait_for_any() {
+    local port=$1 deadline=$((SECONDS + $2)) host hosts=("${@:3}")
+    while true; do
+        for host in "${hosts[@]}"; do
+            if (exec 3<>"/dev/tcp/$host/$port") 2>/dev/null; then return; fi
+        done
+        [ "$SECONDS" -lt "$deadline" ] || die "${hosts[*]/%/:$port} did not answer within $2 s"
         sleep 0.3
     done
 }

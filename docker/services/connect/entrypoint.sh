@@ -3,12 +3,17 @@
 #   JAVA_HOME, KAFKA_LIBS, CONNECT_PLUGINS, CONNECT_HOST, CONNECT_PORT, CONNECT_HEAP, RUN_DIR
 #   CONNECT_BIND           where it listens; CONNECT_HOST unless set
 #   CONNECT_SECRETS_DIR    files that connector settings may name as ${dir:<folder>:<file>}
-#   KAFKA_HOST, KAFKA_PORT
+#   KAFKA_BROKERS          host names of brokers, of which the first is there without the profile ha; KAFKA_HOST unless set
+#   KAFKA_PORT
 #   KAFKA_CONNECT_PASSWORD_FILE  of the user connect, where Kafka speaks TLS
 source "$(dirname "$0")/../common/lib.sh"
-need JAVA_HOME KAFKA_LIBS CONNECT_PLUGINS CONNECT_HOST CONNECT_PORT CONNECT_HEAP CONNECT_SECRETS_DIR KAFKA_HOST KAFKA_PORT RUN_DIR
+need JAVA_HOME KAFKA_LIBS CONNECT_PLUGINS CONNECT_HOST CONNECT_PORT CONNECT_HEAP CONNECT_SECRETS_DIR KAFKA_PORT RUN_DIR
 CONNECT_BIND=${CONNECT_BIND:-$CONNECT_HOST}
 CONNECT_SCHEME=http
+read -ra brokers <<<"${KAFKA_BROKERS:-${KAFKA_HOST:-}}"
+[ "${#brokers[@]}" != 0 ] || die "KAFKA_BROKERS or KAFKA_HOST must be set"
+profile ha || brokers=("${brokers[0]}")
+CONNECT_BOOTSTRAP=$(printf "%s:$KAFKA_PORT\n" "${brokers[@]}" | paste -sd,)
 properties="$RUN_DIR/connect.properties"
 
 
@@ -30,7 +35,7 @@ if [ -n "${KAFKA_CONNECT_PASSWORD_FILE:-}" ]; then
 fi
 render "$here/config/log4j2.yaml.template" "$RUN_DIR/log4j2.yaml"
 (umask 077 && mkdir -p "$CONNECT_SECRETS_DIR")
-wait_for "$KAFKA_HOST" "$KAFKA_PORT" 120
+wait_for_any "$KAFKA_PORT" 120 "${brokers[@]}"
 jmx_agent
 exec "$JAVA_HOME/bin/java" "${agent[@]}" "-Xmx$CONNECT_HEAP" -Duser.timezone=UTC -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError "-Dlog4j2.configurationFile=$RUN_DIR/log4j2.yaml" \
     -cp "$KAFKA_LIBS/*" org.apache.kafka.connect.cli.ConnectDistributed "$properties"

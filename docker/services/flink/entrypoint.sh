@@ -22,6 +22,9 @@ case $FLINK_ROLE in
 esac
 export FLINK_BIND=${FLINK_BIND:-$FLINK_HOST} FLINK_JOBMANAGER_HOST=${FLINK_JOBMANAGER_HOST:-$FLINK_HOST}
 export FLINK_OWN_METRICS_PORT=$metrics_port
+# Jobs are spread over task managers, where there is more than one.
+export FLINK_BALANCE=NONE
+! profile ha || FLINK_BALANCE=SLOTS
 FLINK_REPORTER=
 [ -z "${FLINK_PROMETHEUS_PORT:-}" ] || FLINK_REPORTER=", reporters: prom, reporter: {prom: {factory: {class: \
 org.apache.flink.metrics.prometheus.PrometheusReporterFactory}, port: $FLINK_PROMETHEUS_PORT}}"

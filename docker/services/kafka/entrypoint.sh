@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Kafka in KRaft mode, broker and controller in one process. The log folder is formatted at first start.
+# With the profile ha it is one of KAFKA_BROKERS, which are a quorum and keep each record three times, two of them at once.
 #   JAVA_HOME, KAFKA_LIBS, KAFKA_HOST, KAFKA_PORT, KAFKA_CONTROLLER_PORT, KAFKA_DATA_DIR, KAFKA_HEAP, KAFKA_RETENTION_HOURS, RUN_DIR
 #   KAFKA_BIND         where clients reach it; KAFKA_HOST unless set. The controller is on 127.0.0.1 alone
+#   KAFKA_BROKERS      host names of all brokers of the profile ha; the first is the one that runs without it. KAFKA_HOST unless set
 # With TLS, clients sign in by SCRAM-SHA-512 and may do what ACLs say; the users broker and airflow may do everything:
-#   KAFKA_BROKER_PORT  on 127.0.0.1, for the broker itself, where only the user broker signs in (9094)
+#   KAFKA_BROKER_PORT  for brokers among themselves, where only the user broker signs in (9094); on 127.0.0.1 for a single one
 #   KAFKA_BROKER_PASSWORD_FILE, KAFKA_AIRFLOW_PASSWORD_FILE
 #   KAFKA_CONNECT_PASSWORD_FILE, KAFKA_FLINK_PASSWORD_FILE, KAFKA_UI_PASSWORD_FILE  of connect, flink and kafka-ui: optional
 # Each start gives the users the passwords that are in the files.
@@ -11,6 +13,17 @@ source "$(dirname "$0")/../common/lib.sh"
 need JAVA_HOME KAFKA_LIBS KAFKA_HOST KAFKA_PORT KAFKA_CONTROLLER_PORT KAFKA_DATA_DIR KAFKA_HEAP KAFKA_RETENTION_HOURS RUN_DIR
 KAFKA_BIND=${KAFKA_BIND:-$KAFKA_HOST}
 KAFKA_BROKER_PORT=${KAFKA_BROKER_PORT:-9094}
+read -ra brokers <<<"${KAFKA_BROKERS:-$KAFKA_HOST}"
+profile ha || brokers=("${brokers[0]}")
+KAFKA_NODE_ID=0
+for number in "${!brokers[@]}"; do
+    [ "${brokers[number]}" != "$KAFKA_HOST" ] || KAFKA_NODE_ID=$((number + 1))
+done
+[ "$KAFKA_NODE_ID" != 0 ] || die "KAFKA_HOST=$KAFKA_HOST is not one of the brokers that run: ${brokers[*]}"
+KAFKA_REPLICATION=${#brokers[@]}
+KAFKA_MIN_ISR=$((KAFKA_REPLICATION > 1 ? KAFKA_REPLICATION - 1 : 1))
+KAFKA_OWN_HOST=127.0.0.1 KAFKA_OWN_BIND=127.0.0.1
+((KAFKA_REPLICATION == 1)) || KAFKA_OWN_HOST=$KAFKA_HOST KAFKA_OWN_BIND=$KAFKA_BIND
 
 java=("$JAVA_HOME/bin/java" "-Dlog4j2.configurationFile=$RUN_DIR/log4j2.yaml" "-Dkafka.logs.dir=$RUN_DIR" -cp "$KAFKA_LIBS/*")
 users=() # name=password, of those who sign in by SCRAM
@@ -53,9 +66,40 @@ tool() {
     return "$status"
 }
 
+# ask CLASS ARG...: prints what a tool says to a broker among ours.
+ask() {
+    "${java[@]}" "$1" "${@:2}" --command-config "$RUN_DIR/admin.properties" 2>/dev/null
+}
+
+listens() { # HOST PORT
+    timeout 2 bash -c 'exec 3<>"/dev/tcp/$0/$1"' "$1" "$2" 2>/dev/null
+}
+
+# Prints the id of the cluster that another of the brokers is in already, if one answers.
+cluster_id() {
+    local broker
+    for broker in "${brokers[@]}"; do
+        if [ "$broker" != "$KAFKA_HOST" ] && listens "$broker" "$KAFKA_BROKER_PORT"; then
+            ask org.apache.kafka.tools.ClusterTool cluster-id --bootstrap-server "$broker:$KAFKA_BROKER_PORT" | sed -n 's/^Cluster ID: //p'
+            return
+        fi
+    done
+}
+
+# The first broker begins a cluster, unless another is there already; the others join, and vote once they have caught up.
 format() {
-    local id user arguments=()
+    local id='' user arguments=() deadline=$((SECONDS + 300))
+    until id=$(cluster_id) && [ -n "$id" ] || [ "$KAFKA_NODE_ID" = 1 ]; do
+        [ "$SECONDS" -lt "$deadline" ] || die "no broker of ${brokers[*]} answered within 300 s; the first of them begins the cluster"
+        sleep 2
+    done
+    if [ -n "$id" ]; then
+        tool kafka.tools.StorageTool format -t "$id" -c "$RUN_DIR/server.properties" --no-initial-controllers ||
+            die "$KAFKA_DATA_DIR cannot be formatted"
+        return
+    fi
     id=$(head -c 16 /dev/urandom | base64 | tr +/ ab | tr -d =)
+    ! tls || arguments=(--standalone)
     for user in "${users[@]}"; do
         arguments+=(--add-scram "SCRAM-SHA-512=[name=${user%%=*},password=${user#*=}]")
     done
@@ -77,26 +121,67 @@ renew_passwords() {
     echo "kafka: the users' passwords are those of their files" >&2
 }
 
+# Beside the first broker: topics that have fewer replicas than there are brokers get them; what is new has them by itself.
+replicate() {
+    local topics plan="$RUN_DIR/replicas.json" deadline=$((SECONDS + 300))
+    wait_for 127.0.0.1 "$KAFKA_BROKER_PORT" 120
+    while true; do
+        if topics=$(ask org.apache.kafka.tools.TopicCommand --bootstrap-server "127.0.0.1:$KAFKA_BROKER_PORT" --describe) &&
+            replicas "$KAFKA_REPLICATION" <<<"$topics" >"$plan" &&
+            { ! grep -q topic "$plan" || ask org.apache.kafka.tools.reassign.ReassignPartitionsCommand --execute \
+                --bootstrap-server "127.0.0.1:$KAFKA_BROKER_PORT" --reassignment-json-file "$plan" >/dev/null; } &&
+            ask kafka.admin.ConfigCommand --bootstrap-server "127.0.0.1:$KAFKA_BROKER_PORT" --alter --entity-type brokers --entity-default \
+                --add-config "min.insync.replicas=$KAFKA_MIN_ISR" >/dev/null; then
+            echo "kafka: $(grep -o '"topic"' "$plan" | wc -l) partitions get replicas on all of ${brokers[*]}" >&2
+            rm "$plan"
+            return
+        fi
+        [ "$SECONDS" -lt "$deadline" ] || die "replicas could not be given to all of ${brokers[*]} within 300 s; restart Kafka to try again"
+        sleep 3
+    done
+}
+
+# replicas N: reads topics as TopicCommand describes them; prints a plan that gives those partitions with fewer all of 1 to N.
+replicas() {
+    awk -v n="$1" '
+        match($0, /Topic: [^ \t]+/) { topic = substr($0, RSTART + 7, RLENGTH - 7) }
+        match($0, /Partition: [0-9]+/) {
+            partition = substr($0, RSTART + 11, RLENGTH - 11)
+            match($0, /Replicas: [0-9,]+/)
+            all = substr($0, RSTART + 10, RLENGTH - 10)
+            count = split(all, now, ",")
+            if (count >= n) next
+            for (id = 1; id <= n; id++) if ("," all "," !~ "," id ",") all = all "," id
+            plan = plan (plan ? "," : "") "{\"topic\":\"" topic "\",\"partition\":" partition ",\"replicas\":[" all "]}"
+        }
+        END { print "{\"version\":1,\"partitions\":[" plan "]}" }'
+}
+
 mkdir -p "$KAFKA_DATA_DIR"
 rm -f "$RUN_DIR/renewing"
 listeners=plain
+KAFKA_QUORUM=controller.quorum.voters=1@127.0.0.1:$KAFKA_CONTROLLER_PORT
 if tls; then
     listeners=tls
+    ((KAFKA_REPLICATION > 1)) && quorum=("${brokers[@]}") || quorum=(127.0.0.1)
+    KAFKA_QUORUM="controller.quorum.bootstrap.servers=$(printf "%s:$KAFKA_CONTROLLER_PORT\n" "${quorum[@]}" | paste -sd,)
+controller.quorum.auto.join.enable=true"
     read_passwords
     (umask 077 && cat "$TLS_KEY_FILE" "$TLS_CERT_FILE" >"$RUN_DIR/keystore.pem")
     render "$here/config/admin.properties.template" "$RUN_DIR/admin.properties"
 fi
 render "$here/config/log4j2.yaml.template" "$RUN_DIR/log4j2.yaml"
 render "$here/config/server.properties.template" "$RUN_DIR/server.properties"
-render "$here/config/$listeners.properties.template" "$RUN_DIR/listeners.properties"
-cat "$RUN_DIR/listeners.properties" >>"$RUN_DIR/server.properties"
-rm "$RUN_DIR/listeners.properties"
+append "$here/config/$listeners.properties.template" "$RUN_DIR/server.properties"
 if [ ! -f "$KAFKA_DATA_DIR/meta.properties" ]; then
     format
     ! tls || fingerprint >"$known"
-elif tls && [ "$(fingerprint)" != "$(cat "$known" 2>/dev/null)" ]; then
+elif tls && [ "$KAFKA_NODE_ID" = 1 ] && [ "$(fingerprint)" != "$(cat "$known" 2>/dev/null)" ]; then
     touch "$RUN_DIR/renewing"
     (renew_passwords &)
+fi
+if tls && ((KAFKA_REPLICATION > 1)) && [ "$KAFKA_NODE_ID" = 1 ]; then
+    (replicate &)
 fi
 jmx_agent
 exec "${java[@]}" "${agent[@]}" "-Xmx$KAFKA_HEAP" -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError kafka.Kafka "$RUN_DIR/server.properties"

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Trino, one node, with the lake as catalogs `lake` (branch main) and `published` (what ClickHouse serves).
+# Trino, with the lake as catalogs `lake` (branch main) and `published` (what ClickHouse serves).
 #   JAVA_HOME, TRINO_HOME, TRINO_HOST, TRINO_PORT, TRINO_DATA_DIR, TRINO_HEAP, TRINO_QUERY_MEMORY, RUN_DIR
 #   TRINO_BIND           where it listens; TRINO_HOST unless set
+#   TRINO_COORDINATOR    host of the coordinator, by default TRINO_HOST: this one. Others are its workers (profile ha), and
+#                        where there are any, it plans queries and runs none of their parts
 #   LAKE_CATALOG_URI, LAKE_PUBLISHED_REF, LAKE_WAREHOUSE, LAKE_S3_ENDPOINT, LAKE_S3_REGION, LAKE_S3_ACCESS_KEY_FILE, LAKE_S3_SECRET_KEY_FILE
 # With TLS, clients sign in as the user shudl:
-#   TRINO_PASSWORD_FILE  the password
-#   TRINO_INTERNAL_FILE  a secret that its own calls to itself carry
+#   TRINO_PASSWORD_FILE  the password; the coordinator's
+#   TRINO_INTERNAL_FILE  a secret that calls of its nodes to each other carry
 source "$(dirname "$0")/../common/lib.sh"
 need JAVA_HOME TRINO_HOME TRINO_HOST TRINO_PORT TRINO_DATA_DIR TRINO_HEAP TRINO_QUERY_MEMORY RUN_DIR \
     LAKE_CATALOG_URI LAKE_BRANCH LAKE_PUBLISHED_REF LAKE_WAREHOUSE LAKE_S3_ENDPOINT LAKE_S3_REGION
@@ -24,21 +26,33 @@ bcrypt() {
         print crypt($password, "\$2y\$10\$" . join("", map { $letters[$_ % 64] } unpack("C*", $bytes)) . ".")'
 }
 
-listen=plain
+TRINO_COORDINATOR=${TRINO_COORDINATOR:-$TRINO_HOST} TRINO_SCHEME=http TRINO_ALONE=true
+parts=(plain)
 if tls; then
-    listen=tls
-    secret TRINO_INTERNAL TRINO_PASSWORD
-    hash=$(bcrypt <<<"$TRINO_PASSWORD")
-    unset TRINO_PASSWORD
-    [[ $hash == '$2y$'* ]] || die "perl here has no bcrypt"
-    (umask 077 && mkdir -p "$etc" && echo "shudl:$hash" >"$etc/password.db" && cat "$TLS_KEY_FILE" "$TLS_CERT_FILE" >"$RUN_DIR/keystore.pem")
-    render "$here/config/password.properties.template" "$etc/password.properties"
+    TRINO_SCHEME=https parts=(tls)
+    secret TRINO_INTERNAL
+    (umask 077 && mkdir -p "$etc" && cat "$TLS_KEY_FILE" "$TLS_CERT_FILE" >"$RUN_DIR/keystore.pem")
+fi
+if [ "$TRINO_COORDINATOR" = "$TRINO_HOST" ]; then
+    ! profile ha || TRINO_ALONE=false parts+=(workers)
+    parts+=(coordinator)
+    if tls; then
+        secret TRINO_PASSWORD
+        hash=$(bcrypt <<<"$TRINO_PASSWORD")
+        unset TRINO_PASSWORD
+        [[ $hash == '$2y$'* ]] || die "perl here has no bcrypt"
+        (umask 077 && echo "shudl:$hash" >"$etc/password.db")
+        render "$here/config/password.properties.template" "$etc/password.properties"
+        parts+=(users)
+    fi
+else
+    parts+=(worker)
 fi
 rm -rf "$etc/catalog"
 render "$here/config/config.properties.template" "$etc/config.properties"
-render "$here/config/$listen.properties.template" "$etc/$listen.properties"
-cat "$etc/$listen.properties" >>"$etc/config.properties"
-rm "$etc/$listen.properties"
+for part in "${parts[@]}"; do
+    append "$here/config/$part.properties.template" "$etc/config.properties"
+done
 render "$here/config/log.properties.template" "$etc/log.properties"
 LAKE_REF=$LAKE_BRANCH render "$here/config/lake.properties.template" "$etc/catalog/lake.properties"
 LAKE_REF=$LAKE_PUBLISHED_REF render "$here/config/lake.properties.template" "$etc/catalog/published.properties"

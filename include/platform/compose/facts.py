@@ -3,6 +3,7 @@
 docker      version of the engine                    folder     the host's path of docker/
 compose     version of Compose                       listener   a line of /proc/net/tcp or tcp6
 image       name:tag of an image that is there       holder     a line of ``ss -Hltnp``
+volume      name of a volume that is there
 container   project<TAB>folder<TAB>name<TAB>ports of a running one
 setting     NAME=value in the shell's environment    config     a line of ``docker compose config --format json``
 socket      path<TAB>gid of Docker's socket          refused    a line of what Compose says against its configuration

@@ -57,6 +57,12 @@ class Compose:
     def profiles(self) -> set[str]:
         return {profile for service in self.services.values() for profile in service.get("profiles", ())}
 
+    @property
+    def apart(self) -> set[str]:
+        """The profiles that are not in ``full``."""
+        lists = [service.get("profiles", ()) for service in self.services.values()]
+        return self.profiles - {profile for profiles in lists if FULL in profiles for profile in profiles}
+
     def users(self, file: str) -> list[str]:
         """Services that mount ``file``, named as in the ``secrets:`` section (``./secrets/trino``)."""
         keys = {key for key, entry in self.document["secrets"].items() if entry.get("file") == file}
@@ -71,7 +77,7 @@ class Compose:
 
     def memory_gb(self, chosen: set[str]) -> float:
         """GB that the platform takes with the profiles ``chosen``: ``x-shudl-memory`` states those of ``core``, which always
-        runs, and what each profile adds; ``full`` is all of them. Raises :class:`ComposeError` when it is not there.
+        runs, and what each profile adds; ``full`` is all but those :attr:`apart`. Raises :class:`ComposeError` without it.
         """
         stated = self.document.get("x-shudl-memory")
         if not isinstance(stated, dict) or CORE not in stated:
@@ -79,7 +85,9 @@ class Compose:
                 "docker/compose.yaml: no x-shudl-memory with core, the GB of memory that the platform takes: "
                 "restore it with git checkout docker/compose.yaml"
             )
-        wanted = set(stated) if FULL in chosen else {CORE, *chosen} & set(stated)
+        wanted = {CORE, *chosen} & set(stated)
+        if FULL in chosen:
+            wanted |= set(stated) - self.apart
         return sum(float(stated[name]) for name in wanted)
 
 

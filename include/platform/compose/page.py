@@ -94,12 +94,13 @@ def profiles(compose: Compose) -> str:
         return _listed([name for name, service in compose.services.items() if profile in service.get("profiles", ())])
 
     core = compose.memory_gb({CORE})
+    apart = _listed(sorted(compose.apart - {"cli"}))
     more = {profile: f"{compose.memory_gb({profile}) - core:.2g} GB more" for profile in sorted(compose.profiles - {FULL, "cli"})}
     return _table(
         ("`COMPOSE_PROFILES`", "what runs", "memory in use, about"),
         (f"empty, or `{CORE}`", "everything without a profile: databases to ClickHouse, and Airflow", f"{core:g} GB"),
         *((f"`{profile}`", members(profile), memory) for profile, memory in more.items()),
-        (f"`{FULL}`", "all of these", f"{compose.memory_gb({FULL}):.3g} GB"),
+        (f"`{FULL}`", f"all of these but {apart}" if apart else "all of these", f"{compose.memory_gb({FULL}):.3g} GB"),
     )
 
 

@@ -20,6 +20,8 @@ COMPOSE_LEAST = (2, 24)
 """Older ones do not know ``start_interval``."""
 
 GB = 10**9
+HA = "ha"
+"""The profile with more than one of each service that can be several."""
 
 
 def check(
@@ -37,6 +39,7 @@ def check(
         *versions(facts),
         *wrong_settings,
         *profiles(compose, settings),
+        *kafka_quorum(compose, facts, settings),
         *docker_socket(facts, settings),
         *([] if wrong_settings else refused(facts)),
         *secrets.problems(folder / "secrets", compose),
@@ -83,6 +86,18 @@ def profiles(compose: Compose, settings: dict[str, str]) -> list[Problem]:
     return [
         Problem(f"COMPOSE_PROFILES={name}: no such profile", f"the profiles are {', '.join(sorted(known))}")
         for name in sorted(chosen_profiles(settings) - known)
+    ]
+
+
+def kafka_quorum(compose: Compose, facts: Facts, settings: dict[str, str]) -> list[Problem]:
+    """Kafka's brokers decide by majority, and all that ever joined count: one of three cannot go on alone."""
+    if HA in chosen_profiles(settings) or f"{compose.project}_kafka2" not in facts.all("volume"):
+        return []
+    return [
+        Problem(
+            f"Kafka has three brokers since it ran with the profile {HA}, and COMPOSE_PROFILES is without it: one is no majority",
+            f"add {HA} to COMPOSE_PROFILES in docker/.env; docs/scaling.md has the way back",
+        )
     ]
 
 
