@@ -18,6 +18,8 @@ BUCKET = "lake"
 LOCATION = f"s3://{BUCKET}/wh"
 REGION = "us-east-1"
 BRANCH = "main"
+LANDING = "landing"
+"""The bucket into which files are put that become rows of the lake."""
 PUBLISHED = "published"
 """The Nessie branch that stays at the commit which ClickHouse's tables were copied from."""
 

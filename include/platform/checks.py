@@ -17,7 +17,7 @@ from typing import Any
 
 import httpx
 
-from include.lake.catalog import BRANCH, BUCKET, PUBLISHED, REGION, WAREHOUSE, Lake
+from include.lake.catalog import BRANCH, BUCKET, LANDING, PUBLISHED, REGION, WAREHOUSE, Lake
 from include.platform import server_checks
 from include.platform.catalog import CONN_IDS, service
 from include.platform.endpoints import Endpoint, Endpoints
@@ -191,8 +191,10 @@ def _s3(endpoint: Endpoint) -> Any:
 
 def _s3_works(endpoints: Endpoints) -> dict[str, Any]:
     s3 = _s3(endpoints["shudl_s3"])
-    if BUCKET not in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
-        s3.create_bucket(Bucket=BUCKET)
+    present = [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
+    for bucket in (BUCKET, LANDING):
+        if bucket not in present:
+            s3.create_bucket(Bucket=bucket)
     key, body = f"_check/{uuid.uuid4()}", uuid.uuid4().bytes * 64
     s3.put_object(Bucket=BUCKET, Key=key, Body=body)
     try:
