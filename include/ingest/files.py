@@ -46,7 +46,7 @@ def replay(endpoints: Endpoints, target: str, letters: Iterable[DeadLetter], run
     if table is None:
         return set()
     folder = table.metadata.properties.get(FOLDER, "")
-    options = read_folders()[0].get(folder) or Folder(folder=folder)
+    options = read_folders()[0].get(folder) or Folder(source=folder)
     lines = landed(ledger(catalog), target)
     by_file: dict[Landed, list[DeadLetter]] = defaultdict(list)
     settled: set[str] = set()

@@ -149,7 +149,7 @@ def load(endpoints: Endpoints, folder: str, run: str) -> Report:
     options, problems = read_folders()
     if folder in problems:
         raise IngestError("\n".join(problems[folder]))
-    return Loader(endpoints, options.get(folder) or Folder(folder=folder), run).load()
+    return Loader(endpoints, options.get(folder) or Folder(source=folder), run).load()
 
 
 class Loader:

@@ -41,7 +41,7 @@ class Folder(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     kind: Literal["landing"] = KIND
-    folder: str = Field(pattern=r"^[^/]+$", description="The folder in the landing bucket.")
+    source: str = Field(pattern=r"^[^/]+$", description="The folder in the landing bucket.")
     format: Literal["auto", "csv", "jsonl", "parquet", "object"] = Field(
         "auto", description="auto goes by the files' names. object keeps no rows, but one about each file in raw.objects."
     )
@@ -78,6 +78,10 @@ class Folder(BaseModel):
             if name not in TYPES and not DECIMAL.fullmatch(name):
                 raise ValueError(f"{column}: {name} is none of {', '.join(TYPES)}, decimal(p,s)")
         return {column_name(column): name for column, name in given.items()}
+
+    @property
+    def folder(self) -> str:
+        return self.source
 
     @property
     def table(self) -> str:
@@ -154,7 +158,7 @@ def read_folders(folder: Path | None = None) -> tuple[dict[str, Folder], dict[st
             options = Folder.model_validate(given)
         except ValidationError as error:
             texts = [f"{path.name}: {'.'.join(map(str, item['loc']))}: {_said(item)}" for item in error.errors()]
-            problems.setdefault(str(given.get("folder", "")), []).extend(texts)
+            problems.setdefault(str(given.get("source", "")), []).extend(texts)
             continue
         options._path = path
         if options.folder in found:

@@ -24,6 +24,7 @@ POOLS = {
     "trino": (4, "Queries that run at once on Trino"),
     "clickhouse": (2, "Loads and queries that run at once on ClickHouse"),
     "flink": (1, "Submissions to Flink, one at a time"),
+    "landing": (2, "Folders of the landing bucket that are loaded at once"),
 }
 """Pool → slots and what they limit. Engines that several DAGs share are guarded by a pool."""
 

@@ -8,6 +8,7 @@ class Tag(StrEnum):
 
     PLATFORM = "platform"
     CDC = "cdc"
+    INGEST = "ingest"
     TRANSFORM = "transform"
     PROOF = "proof"
     DEMO = "demo"

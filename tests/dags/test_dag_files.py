@@ -16,6 +16,7 @@ DAG_IDS = {
     "check_pipelines",
     "demo_load",
     "demo_replay",
+    "ingest_landing",
     "platform_bootstrap",
     "platform_stop",
     "prove_flights",
