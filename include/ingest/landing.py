@@ -223,7 +223,8 @@ class Loader:
         """The rows of a file, written but not committed."""
         log.info("%s: %d bytes", file.path, file.size)
         version = 1 if before is None else before.version + (before.etag != file.etag)
-        replaces = before is not None and bool(before.rows_written) and self.options.versions == "newest"
+        another = before is not None and before.etag != file.etag and before.rows_written > 0
+        replaces = another and self.options.versions == "newest"
         match self._format(file):
             case "object":
                 return self._object(file, version, replaces)

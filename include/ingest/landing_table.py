@@ -347,7 +347,7 @@ def _rows(catalog: RestCatalog, target: str, new: list[Written], path_column: st
         schema = widen(transaction, item.columns)
         _same_ids(target, schema, item)
     for item in new:
-        if item.replaces:
+        if item.replaces and not isinstance(table, StagedTable):
             transaction.delete(EqualTo(path_column, item.landed.path))
     files = [file for item in new for file in item.files]
     if files:
