@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from airflow.sdk import DAG, TaskGroup, TriggerRule
 
-from include.platform.catalog import LAYERS, SERVICES
+from include.platform.catalog import EXTERNAL, LAYERS, SERVICES
 from shudl.assets import PLATFORM
-from shudl.operators import CheckService, StartService, WaitForService, WriteBootstrapEvidence
+from shudl.operators import CheckExternal, CheckService, StartService, WaitForService, WriteBootstrapEvidence
 from shudl.tags import Tag
 
 DOC = """
@@ -16,11 +16,12 @@ For each service, in the order that the catalogue (`include/platform/catalog.py`
 
 | task | what it does |
 | --- | --- |
-| `start` | starts the service, unless it runs already or its connection points to another cluster |
+| `start` | starts the service, unless it runs already; one that `SHUDL_EXTERNAL` names is external, validated only |
 | `healthy` | waits, in the triggerer, until the service says that it is ready |
 | `works` | uses the service as ShuDL does: writes and reads, produces and consumes, runs a query |
 
 A service that this machine cannot run (Spark without a Java that fits) is skipped, with the reason in the log of `start`.
+Where services are external, `external` first sees that their connections are there and agree with the settings.
 A service starts once what it needs works. On a healthy platform nothing is started: the run only validates.
 The last task writes `evidence/platform_bootstrap/<run>.json` and fails when any service did.
 
@@ -54,6 +55,9 @@ with DAG(
     for service in SERVICES:
         [tasks[needed]["works"] for needed in service.needs] >> tasks[service.name]["start"]
         [tasks[needed]["healthy"] for needed in service.check_needs] >> tasks[service.name]["works"]
+
+    if EXTERNAL:  # before anything starts
+        CheckExternal(task_id="external") >> [deeds["start"] for deeds in tasks.values() if not deeds["start"].upstream_list]
 
     evidence = WriteBootstrapEvidence(
         task_id="evidence",

@@ -12,7 +12,7 @@ DOC = """
 ### Stop the platform
 
 Stops each service once everything that needs it has ended. Airflow itself goes on (`./shudl down` ends it too).
-Services whose connection points to another cluster are left alone.
+External services (`SHUDL_EXTERNAL`) are left alone.
 
 **services** (parameter): names of the services to stop; empty stops all.
 

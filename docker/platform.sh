@@ -36,6 +36,7 @@ setting() {
 
 compose() {
     local files=(-f "$here/compose.yaml")
+    [[ ! -e $here/external.yaml ]] || files+=(-f "$here/external.yaml")
     [[ ! -e $here/.env ]] || files+=(--env-file "$here/.env")
     docker compose "${files[@]}" "$@"
 }
@@ -95,6 +96,21 @@ tool() {
         --mount "type=bind,source=$here,target=/shudl/docker,readonly" "${options[@]}" \
         --entrypoint /opt/shudl/install/envs/airflow/bin/python "$image" -B -P -m include.platform.compose \
         --folder /shudl/docker --user "$user" "${@:2}"
+}
+
+# docker/external.yaml takes external services out of Compose's hands; made anew when it is not of today's setting and files.
+external() {
+    local told first='' file=$here/external.yaml
+    told=$(setting SHUDL_EXTERNAL)
+    if [[ -z $told ]]; then
+        rm -f "$file"
+        return
+    fi
+    [[ ! -e $file ]] || IFS= read -r first <"$file"
+    if [[ $first != "# SHUDL_EXTERNAL=$told" || $here/compose.yaml -nt $file ]]; then
+        tool readonly external "$told" >"$file.new" </dev/null || { rm -f "$file.new"; exit 1; }
+        mv "$file.new" "$file"
+    fi
 }
 
 # What only the host knows, in the words of include/platform/compose/facts.py.
@@ -158,6 +174,7 @@ secrets | certificates)
     ;;
 check | up)
     engine
+    external
     "$1"
     ;;
 down)
@@ -169,6 +186,7 @@ demo)
     images_are_built || make -C "$here/.." images
     tool writes secrets </dev/null
     tool writes certificates </dev/null
+    external
     up
     terminal=()
     [[ -t 0 && -t 1 ]] || terminal=(-T)
@@ -176,6 +194,7 @@ demo)
     ;;
 compose)
     engine
+    external
     compose "${@:2}"
     ;;
 *)

@@ -33,9 +33,9 @@ CHANGED_SELECTION = (
 
 
 def settings_of(
-    pipeline: Pipeline, tables: Sequence[SourceTable], source: Endpoint, registry_url: str, secrets_dir: str, mask_salt: str
+    pipeline: Pipeline, tables: Sequence[SourceTable], source: Endpoint, registry_url: str, password: str, mask_salt: str
 ) -> dict[str, str]:
-    """The connector's configuration. The password is a reference that Kafka Connect resolves from ``secrets_dir``.
+    """The connector's configuration. ``password`` is a reference that Kafka Connect resolves.
 
     The salt is part of a setting's name, where no reference can stand: Connect must not log connectors' settings.
     """
@@ -47,7 +47,7 @@ def settings_of(
         "database.hostname": source.host,
         "database.port": str(source.port),
         "database.user": source.login,
-        "database.password": f"${{dir:{secrets_dir}:{pipeline.source}}}",
+        "database.password": password,
         "database.dbname": source.schema,
         **{f"database.{name}": source.extra[name] for name in TLS if name in source.extra},
         "topic.prefix": pipeline.source,
@@ -130,6 +130,15 @@ def write_secret(folder: str, name: str, value: str) -> bool:
     return True
 
 
+def password_reference(source: str, connect: Endpoint) -> str:
+    """What stands for the source's password in its connector's configuration: a file of ours, or as an external Kafka
+    Connect has it, which its connection says (``{source}`` is the source's name).
+    """
+    if "password_reference" in connect.extra:
+        return connect.extra["password_reference"].replace("{source}", source)
+    return f"${{dir:{connect.extra['secrets_dir']}:{source}}}"
+
+
 def reconcile_connector(
     pipeline: Pipeline, tables: Sequence[SourceTable], endpoints: Endpoints, timeout_s: float = 90
 ) -> list[str]:
@@ -140,10 +149,11 @@ def reconcile_connector(
     source = endpoints[pipeline.connection]
     connect = endpoints["shudl_connect"]
     changes: list[str] = []
-    changed_secret = write_secret(connect.extra["secrets_dir"], pipeline.source, source.password)
+    ours = "password_reference" not in connect.extra
+    changed_secret = ours and write_secret(connect.extra["secrets_dir"], pipeline.source, source.password)
     registry_url = f"{endpoints['shudl_registry'].url}/apis/ccompat/v7"
     salt = selection.mask_salt(pipeline, endpoints)
-    wanted = settings_of(pipeline, tables, source, registry_url, connect.extra["secrets_dir"], salt)
+    wanted = settings_of(pipeline, tables, source, registry_url, password_reference(pipeline.source, connect), salt)
     with httpx.Client(base_url=f"{connect.url}/connectors/{pipeline.connector}", timeout=30) as http:
         present = http.get("/config")
         changed = selection.changed(pipeline, present.json(), salt) if present.is_success else []

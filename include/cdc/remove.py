@@ -65,7 +65,8 @@ def _jobs(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
 def _connector(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
     """Its offsets go first: a connector that is made anew must read the tables from their beginning."""
     connect_endpoint = endpoints["shudl_connect"]
-    Path(connect_endpoint.extra["secrets_dir"], pipeline.source).unlink(missing_ok=True)
+    if "secrets_dir" in connect_endpoint.extra:
+        Path(connect_endpoint.extra["secrets_dir"], pipeline.source).unlink(missing_ok=True)
     if connector_state(pipeline, endpoints)[0] == "MISSING":
         return []
     with httpx.Client(base_url=f"{connect_endpoint.url}/connectors/{pipeline.connector}", timeout=30) as http:

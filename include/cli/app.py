@@ -133,12 +133,13 @@ def status(as_json: Json = False) -> None:
     """Show every service, the pipelines, and what takes space.
 
     A service is [bold]stopped[/], [bold]starting[/] (not ready yet), [bold]healthy[/], [bold]unhealthy[/] (runs, but
-    does not answer as it should), [bold]restarting[/] (crashed), [bold]stopping[/], [bold]failed[/] (the supervisor gave up)
-    or [bold]left out[/] (this machine cannot run it, or its container was not created; all else works without).
+    does not answer as it should), [bold]restarting[/] (crashed), [bold]stopping[/], [bold]failed[/] (the supervisor gave up),
+    [bold]external[/] (healthy, and not ours) or [bold]left out[/] (this machine cannot run it, or its container was not
+    created; all else works without).
     In containers it may be [bold]paused[/], and neither process nor memory is told.
 
     JSON: {healthy, services: \\[{name, title, layer, state, healthy, reason, url, pid, uptime_s, rss_mb}],
-    pipelines: \\[…], disk: {free_mb, data_mb, logs_mb}}. Exit code 0 when all is healthy or left out, else 3.
+    pipelines: \\[…], disk: {free_mb, data_mb, logs_mb}}. Exit code 0 when all is healthy, external or left out, else 3.
     """
     from include.cli.status import show
     from include.cli.status import status as look
@@ -156,12 +157,14 @@ def logs(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what is logged from now on.")] = False,
 ) -> None:
     """Show the end of a service's log. Those of Airflow's containers, and what follows, Docker shows on the host."""
-    from include.platform.catalog import BY_NAME
+    from include.platform.catalog import BY_NAME, EXTERNAL
     from include.platform.settings import settings
 
     names = [*BY_NAME, *(() if settings.docker else ("supervisord",)), "cli"]
     if name not in names:
         raise CliError(f"{name}: no such service; there are {', '.join(names)}", USAGE)
+    if name in EXTERNAL:
+        raise CliError(f"{name} is external (connection {EXTERNAL[name]}): its log is where it runs")
     if settings.docker and name in BY_NAME:
         from include.cli.containers import show_logs
 

@@ -97,12 +97,13 @@ ENGINES: dict[str, Callable[[str, Endpoints, int], Answer]] = {
 
 def run(engine: str, query: str, endpoints: Endpoints, timeout_s: int = 300) -> Answer:
     """Run one statement. Raises :class:`CliError` with the engine's own first cause; code 3 when it does not run."""
-    endpoint = endpoints[CONNECTIONS[engine]]
+    conn_id = CONNECTIONS[engine]
+    endpoint = endpoints[conn_id]
     try:
         with closing(socket.create_connection((endpoint.host, endpoint.port), timeout=3)):
             pass
     except OSError:
-        title = next(svc.title for svc in SERVICES if svc.conn_id == endpoint.conn_id)
+        title = next(svc.title for svc in SERVICES if svc.conn_id == conn_id)
         raise CliError(f"{title} does not answer at {endpoint.address}; start it with {ME} up", NOT_HEALTHY) from None
     try:
         return ENGINES[engine](query, endpoints, timeout_s)

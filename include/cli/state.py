@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from include.cli.console import ME
-from include.platform.catalog import BY_NAME, CONTROL_PLANE, Service
+from include.platform.catalog import BY_NAME, CONTROL_PLANE, EXTERNAL, Service
+from include.platform.connections import ConnectionUnreadable, airflow_database
 from include.platform.jre import LEFT_OUT
 from include.platform.runtime import RuntimeUnavailable, runtime
-from include.platform.settings import DOCKER_CA, Settings, settings
+from include.platform.settings import Settings, settings
 from include.platform.supervisor import Supervisor, SupervisorError
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ AIRFLOW_COMPONENTS = {
     "airflow-dag-processor": "dag_processor",
     "airflow-triggerer": "triggerer",
 }
+EXTERNALLY = "external"
+_EXTERNAL = {"state": EXTERNALLY, "pid": None, "uptime_s": None, "detail": ""}
 _AIRFLOW = {"state": "running", "pid": None, "uptime_s": None, "detail": ""}
 STATES = {
     "stopped": "not started",
@@ -47,6 +50,7 @@ STATES = {
     "paused": "its container was paused",
     "stopping": "was told to stop",
     "failed": "ended so often that the supervisor gave up",
+    EXTERNALLY: "somebody else's (SHUDL_EXTERNAL), and says that it is ready",
     LEFT_OUT: "this platform is without it, and all else works; reason says why",
 }
 """Every value of ``state``, and what it means."""
@@ -67,7 +71,7 @@ class ServiceState:
 
     @property
     def healthy(self) -> bool:
-        return self.state == "healthy"
+        return self.state in ("healthy", EXTERNALLY)
 
     @property
     def left_out(self) -> bool:
@@ -112,7 +116,12 @@ def service_url(svc: Service, endpoints: Endpoints, s: Settings = settings) -> s
         return ""
     if svc in CONTROL_PLANE:
         return airflow_url(s)
-    url = _own_url(svc, endpoints, s)
+    try:
+        url = _own_url(svc, endpoints, s)
+    except ConnectionUnreadable:
+        return ""
+    if svc.name in EXTERNAL:
+        return url
     return on_host(url, _look().published(svc.name)) if s.docker else url
 
 
@@ -129,7 +138,7 @@ def _own_url(svc: Service, endpoints: Endpoints, s: Settings) -> str:
 
     endpoint = endpoints[CONN_IDS[svc.name]]
     if endpoint.conn_type == "spark":
-        return s.url("spark_ui")
+        return endpoint.extra.get("web_ui", "")
     if endpoint.conn_type == "postgres":
         return f"postgresql://{endpoint.login}@{endpoint.address}/{endpoint.schema}"
     return endpoint.address if endpoint.conn_type == "kafka" else endpoint.url
@@ -138,16 +147,7 @@ def _own_url(svc: Service, endpoints: Endpoints, s: Settings) -> str:
 def _airflow_db_healthy(s: Settings) -> None:
     import psycopg
 
-    host, port = s.address("airflow_db")
-    with psycopg.connect(
-        host=host,
-        port=port,
-        **({"sslmode": "verify-full", "sslrootcert": str(DOCKER_CA)} if s.docker else {}),
-        user="airflow",
-        password=s.secret("airflow_db_airflow"),
-        dbname="airflow",
-        connect_timeout=3,
-    ) as connection:
+    with psycopg.connect(**airflow_database(s)) as connection:
         connection.execute("SELECT 1")
 
 
@@ -208,11 +208,13 @@ def _look() -> Look:
 
 def left_out(name: str, s: Settings = settings) -> str:
     """Why the platform is without a service; empty for one that it has."""
-    return runtime(s).left_out(name)
+    return "" if name in EXTERNAL else runtime(s).left_out(name)
 
 
 def how_to_look(name: str, s: Settings = settings) -> str:
     """The command that shows a service's own words."""
+    if name in EXTERNAL:
+        return f"its own operators, or connection {EXTERNAL[name]} in Airflow"
     return runtime(s).how_to_look(name)
 
 
@@ -220,8 +222,10 @@ def seen(name: str, s: Settings = settings) -> dict[str, Any]:
     """``{state, pid, uptime_s, detail}`` of a service, as the runtime sees it.
 
     Docker is not asked of Airflow itself, which nobody may touch through docker-filter: it counts as running, and is as
-    healthy as it says. Its ``uptime_s`` is None.
+    healthy as it says. Its ``uptime_s`` is None, and so is that of an external service, which no runtime is asked of.
     """
+    if name in EXTERNAL:
+        return _EXTERNAL
     if s.docker:
         return _AIRFLOW if BY_NAME[name] in CONTROL_PLANE else _look().info(name)
     try:
@@ -235,6 +239,8 @@ def seen(name: str, s: Settings = settings) -> dict[str, Any]:
 
 def _tail(name: str, s: Settings) -> str:
     """The end of a service's log; empty when there is none."""
+    if name in EXTERNAL:
+        return ""
     if s.docker:
         from docker.errors import NotFound
 
@@ -267,7 +273,7 @@ def survey(
 
     endpoints = local_endpoints(s)
     infos = {name: seen(name, s) for name in names}
-    ill = reasons([name for name, info in infos.items() if info["state"] == "running"], endpoints, s, deadline_s)
+    ill = reasons([name for name, info in infos.items() if info["state"] in ("running", EXTERNALLY)], endpoints, s, deadline_s)
     found = []
     for name, info in infos.items():
         svc, state, reason = BY_NAME[name], info["state"], ""
@@ -275,6 +281,9 @@ def survey(
             reason = ill[name]
             young = info["uptime_s"] is not None and info["uptime_s"] < svc.start_timeout_s
             state = "healthy" if not reason else "starting" if young else "unhealthy"
+        elif state == EXTERNALLY:
+            reason = ill[name]
+            state = "unhealthy" if reason else state
         elif state in ("failed", "restarting"):
             reason = info.get("killed") or last_words(name, s) or info["detail"]
         elif state == "stopped" and (reason := left_out(name, s)):

@@ -23,8 +23,8 @@ from include.platform.settings import Settings, settings
 
 LATE_S = 4.0
 """How much longer than the services the pipelines and the disk may take; after that they are left out."""
-RUNS = ("starting", "healthy", "unhealthy", "stopping", "paused")
-STYLES = {"healthy": "green", "stopped": "dim", "unhealthy": "red", "failed": "red"}
+RUNS = ("starting", "healthy", "external", "unhealthy", "stopping", "paused")
+STYLES = {"healthy": "green", "external": "green", "stopped": "dim", "unhealthy": "red", "failed": "red"}
 
 
 def status(s: Settings = settings) -> dict[str, Any]:
@@ -50,11 +50,11 @@ def _pipelines(s: Settings) -> list[dict[str, Any]]:
     from include.platform.endpoints import local_endpoints
 
     endpoints = local_endpoints(s)
-    kafka = endpoints["shudl_kafka"]
-    with socket.socket() as probe:
-        probe.settimeout(1)
-        if probe.connect_ex((kafka.host, kafka.port)):
-            return []
+    host, _, port = endpoints["shudl_kafka"].address.split(",")[0].rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except (OSError, ValueError):
+        return []
     from include.cdc.status import pipelines
 
     return pipelines(endpoints)

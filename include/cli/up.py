@@ -16,9 +16,10 @@ from include.cli.console import ME, CliError, is_live, next_steps, out, say, sec
 from include.cli.dags import UNDER_WAY, RunFailed, follow, span
 from include.cli.state import Parallel, airflow_url, how_to_look, last_words, left_out, reasons, seen, service_url, survey
 from include.platform.airflow import ADMIN, AirflowClient, AirflowUnreachable
-from include.platform.catalog import BY_NAME, CONTROL_PLANE, SERVICES, Service
+from include.platform.catalog import BY_NAME, CONTROL_PLANE, EXTERNAL, OWN, SERVICES, Service
 from include.platform.doctor import before_start, leftovers
 from include.platform.endpoints import local_endpoints
+from include.platform.external import problems
 from include.platform.jre import LEFT_OUT
 from include.platform.settings import ROOT, Settings, settings
 from include.platform.supervisor import Supervisor
@@ -49,6 +50,7 @@ def up(s: Settings = settings, bootstrap: bool = True, timeout_s: float = 600, q
     with ServiceBoard("Airflow, the control plane", CONTROL) as board:
         start_control_plane(s, board, started + timeout_s)
     if bootstrap:
+        refuse_externals(s)
         if not validated(s):
             follow_bootstrap(s, started + timeout_s)
         out_of_it = {name: reason for name in PLATFORM if (reason := left_out(name, s))}
@@ -75,6 +77,13 @@ def refuse_to_start(s: Settings) -> None:
     if found := before_start(s):
         advice = "\n".join(dict.fromkeys(f"  → {check.advice}" for check in found))
         raise CliError("Nothing was started.\n" + "\n".join(f"  {check.found}" for check in found) + f"\n{advice}")
+
+
+def refuse_externals(s: Settings) -> None:
+    """Raise :class:`CliError` with what is wrong with the connections of external services, before a service is started."""
+    if EXTERNAL and (wrong := problems(local_endpoints(s), s)):
+        lines = "\n".join(f"  {text}" for text in wrong)
+        raise CliError(f"No service was started.\n{lines}\nAirflow is at {airflow_url(s)}; then run {ME} up again")
 
 
 def start_control_plane(s: Settings, board: ServiceBoard, deadline: float) -> None:
@@ -247,7 +256,7 @@ def down(s: Settings = settings, keep_airflow: bool = False) -> None:
         stop_by_airflow(s)
         return
     supervisor, started = Supervisor(s), time.monotonic()
-    waves = stop_order(list(SERVICES if keep_airflow else (*CONTROL_PLANE, *SERVICES)))
+    waves = stop_order(list(OWN if keep_airflow else (*CONTROL_PLANE, *OWN)))
     names = [name for wave in waves for name in wave if seen(name, s)["state"] not in ENDED]
     if names:
         with ServiceBoard("Stopping", names) as board:
@@ -301,7 +310,7 @@ def stop_by_airflow(s: Settings) -> None:
 
 def alive(s: Settings) -> list[str]:
     """The platform's services that are not stopped."""
-    return [name for name in PLATFORM if seen(name, s)["state"] not in ENDED]
+    return [svc.name for svc in OWN if seen(svc.name, s)["state"] not in ENDED]
 
 
 def show_stops(board: ServiceBoard, tasks: list[dict[str, Any]]) -> None:

@@ -5,6 +5,7 @@ Every engine speaks Iceberg REST to Nessie and reads S3 with path-style addresse
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,9 @@ if TYPE_CHECKING:
     from pyiceberg.catalog.rest import RestCatalog
 
 WAREHOUSE = "lake"
-BUCKET = "lake"
+BUCKET = os.environ.get("LAKE_BUCKET") or "lake"
 LOCATION = f"s3://{BUCKET}/wh"
-REGION = "us-east-1"
+REGION = os.environ.get("LAKE_S3_REGION") or "us-east-1"
 BRANCH = "main"
 LANDING = "landing"
 """The bucket into which files are put that become rows of the lake."""

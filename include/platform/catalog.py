@@ -7,9 +7,10 @@ the CLI's tables and the tests read it. How to tell that a service is healthy an
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from include.platform.settings import settings
+from include.platform.settings import Settings, SettingsError, settings
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class Service:
     ``needs`` the services that must *work* before it starts, and ``check_needs`` those that must be healthy
     before its own functional check; ``start_timeout_s`` how long it may
     take from its start until it is healthy; ``stop_signal`` asks it to end (PostgreSQL waits for its clients
-    on TERM), and after ``stop_timeout_s`` it is killed.
+    on TERM), and after ``stop_timeout_s`` it is killed; ``part_of`` the service that is nothing without it, and with which
+    it is left to somebody else.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Service:
     stop_signal: str = "TERM"
     conn_id: str = ""
     containers: tuple[str, ...] = ()
+    part_of: str = ""
 
 
 LOCAL: tuple[Service, ...] = (
@@ -189,6 +192,7 @@ def docker_services(ha: bool = settings.ha) -> tuple[Service, ...]:
             (),
             conn_id="shudl_etcd",
             containers=("etcd1", "etcd2", "etcd3"),
+            part_of="haproxy",
         ),
         Service(
             "patroni",
@@ -201,6 +205,7 @@ def docker_services(ha: bool = settings.ha) -> tuple[Service, ...]:
             stop_timeout_s=60,
             conn_id="shudl_patroni",
             containers=("patroni1", "patroni2"),
+            part_of="haproxy",
         ),
         Service(
             "haproxy",
@@ -237,8 +242,48 @@ def _several(svc: Service, ha: bool) -> Service:
 
 
 DOCKER = docker_services()
-SERVICES = DOCKER if settings.docker else LOCAL
-"""The services of this runtime, in the order in which they start."""
+
+
+def externals(told: Mapping[str, str], services: Iterable[Service]) -> dict[str, str]:
+    """Service → connection, of all that are somebody else's when those ``told`` are: what is reached through the same
+    connection goes with it, and so do a service's parts, which have no connection. Raises :class:`SettingsError`.
+    """
+    by_name = {svc.name: svc for svc in services}
+    found: dict[str, str] = {}
+    through: dict[str, str] = {}
+    for name, conn_id in told.items():
+        if name not in by_name:
+            raise SettingsError(f"SHUDL_EXTERNAL: {name}: no such service; the services are {', '.join(by_name)}")
+        if whole := by_name[name].part_of:
+            raise SettingsError(f"SHUDL_EXTERNAL: {name} is a part of {whole}; give {whole} a connection, and both are left out")
+        if through.setdefault(by_name[name].conn_id, conn_id) != conn_id:
+            others = " and ".join(n for n in told if by_name[n].conn_id == by_name[name].conn_id)
+            raise SettingsError(f"SHUDL_EXTERNAL: {others} are reached through one connection; give them the same")
+    for svc in by_name.values():
+        if svc.part_of in told:
+            found[svc.name] = ""
+        elif svc.conn_id in through:
+            found[svc.name] = through[svc.conn_id]
+    return found
+
+
+def external_to(s: Settings) -> dict[str, str]:
+    """:func:`externals` of the runtime and the settings ``s``."""
+    return externals(s.external, docker_services(s.ha) if s.docker else LOCAL)
+
+
+EXTERNAL = external_to(settings)
+"""Service → the Airflow connection of a cluster that is not ours: it is only validated."""
+
+SERVICES = tuple(
+    replace(svc, needs=()) if svc.name in EXTERNAL else svc
+    for svc in (DOCKER if settings.docker else LOCAL)
+    if EXTERNAL.get(svc.name) != ""
+)
+"""The services of this runtime, in the order in which they start; those that are external need nothing of ours to start."""
+
+OWN = tuple(svc for svc in SERVICES if svc.name not in EXTERNAL)
+"""Those of them that are ours to start and to stop."""
 
 LAYERS = tuple(dict.fromkeys(svc.layer for svc in SERVICES))
 

@@ -14,7 +14,10 @@ from pathlib import Path
 import psutil
 
 from include.platform import machine
-from include.platform.catalog import BY_NAME
+from include.platform.catalog import BY_NAME, EXTERNAL, OWN
+from include.platform.connections import airflow_database
+from include.platform.endpoints import local_endpoints
+from include.platform.external import problems
 from include.platform.jre import NoJre, spark_java_version, spark_jre
 from include.platform.machine import Check
 from include.platform.runtime import RuntimeUnavailable, runtime
@@ -44,7 +47,7 @@ TRUST = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 def examine(s: Settings = settings) -> list[Check]:
     """Every check, in the order in which a person would look."""
     if s.docker:
-        return [*_container(s), Check("host", "ok", "not looked at from here: make check-docker does")]
+        return [*_container(s), *_external(s), Check("host", "ok", "not looked at from here: make check-docker does")]
     return [
         machine.system(),
         machine.python(),
@@ -61,6 +64,7 @@ def examine(s: Settings = settings) -> list[Check]:
         machine.open_files(),
         machine.clock(s),
         machine.user(),
+        *_external(s),
     ]
 
 
@@ -87,12 +91,30 @@ def _container(s: Settings) -> list[Check]:
     return [_docker_filter(s), _secrets(s), _trust(), machine.state_folder(s), machine.clock(s)]
 
 
-def _docker_filter(s: Settings) -> Check:
+def _external(s: Settings) -> list[Check]:
+    """Whether each external service has a connection that says enough, and as the settings do. Needs Airflow's database."""
+    if not EXTERNAL:
+        return []
+    import psycopg
+
+    told = ", ".join(f"{name} by {conn_id}" for name, conn_id in EXTERNAL.items() if conn_id)
     try:
-        state = runtime(s).state("kafka")
+        psycopg.connect(**airflow_database(s)).close()
+    except psycopg.Error:
+        found = f"{told}: not looked at, Airflow's database does not run"
+        return [Check("external services", "warn", found, "./shudl up starts it, and looks")]
+    if wrong := problems(local_endpoints(s), s):
+        return [Check("external services", "fail", text, "docs/scaling.md tells what to set") for text in wrong]
+    return [Check("external services", "ok", told)]
+
+
+def _docker_filter(s: Settings) -> Check:
+    asked = OWN[0]
+    try:
+        state = runtime(s).state(asked.name)
     except RuntimeUnavailable as error:
         return Check("docker-filter", "fail", str(error), "see docker compose -f docker/compose.yaml logs docker-filter")
-    return Check("docker-filter", "ok", f"answers (Kafka is {state})")
+    return Check("docker-filter", "ok", f"answers ({asked.title} is {state})")
 
 
 def _secrets(s: Settings) -> Check:
@@ -185,7 +207,7 @@ def _ports(s: Settings) -> list[Check]:
     supervisor = Supervisor(s)
     runs = s.home.exists() and supervisor.running()
     alive = {info["name"] for info in supervisor.rpc.supervisor.getAllProcessInfo() if info["pid"]} if runs else set()
-    problems = taken_ports([name for name in BY_NAME if name not in alive], s)
+    problems = taken_ports([name for name in BY_NAME if name not in alive and name not in EXTERNAL], s)
     if not runs and (holder := port_holder(s.port("supervisor"), s)):
         problems.insert(0, f"port {s.port('supervisor')} (supervisord) is taken by {holder}")
     if not problems:

@@ -1,19 +1,20 @@
 """Where each service is reached and how to sign in.
 
-An :class:`Endpoint` has the fields of an Airflow connection. The local platform's endpoints come from
-:mod:`include.platform.settings`; Airflow's database is seeded with them, and tasks read them back from
-there, so that a user who edits a connection points ShuDL at another cluster.
+An :class:`Endpoint` has the fields of an Airflow connection. The platform's own come from
+:mod:`include.platform.settings`; Airflow's database is seeded with them, and tasks read them back from there. An external
+service's is the connection that ``SHUDL_EXTERNAL`` names, for tasks and for the command line alike; it is asked for by the
+name of the connection that it stands for (``shudl_kafka``).
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from include.platform.catalog import Service, docker_services
+from include.platform.catalog import LOCAL, Service, docker_services, external_to
 from include.platform.settings import DOCKER_CA, Settings, SettingsError, settings
 
 
@@ -32,7 +33,7 @@ class Endpoint:
 
     @property
     def address(self) -> str:
-        return f"{self.host}:{self.port}"
+        return self.extra.get("bootstrap.servers", "") if self.conn_type == "kafka" else f"{self.host}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -55,7 +56,44 @@ Endpoints = Mapping[str, Endpoint]
 """Endpoints by connection id."""
 
 
-def local_endpoints(s: Settings = settings) -> dict[str, Endpoint]:
+def redirected(s: Settings = settings) -> dict[str, str]:
+    """Connection id of a service → the one that stands for it, because the service is external."""
+    found = external_to(s)
+    return {svc.conn_id: found[svc.name] for svc in (docker_services(s.ha) if s.docker else LOCAL) if found.get(svc.name)}
+
+
+def local_endpoints(s: Settings = settings) -> Endpoints:
+    """Every endpoint for who is no task of Airflow's: those of :func:`own_endpoints`, and those of external services, which
+    are read from Airflow's database when they are asked for.
+    """
+    instead = redirected(s)
+    return WithExternal(own_endpoints(s), instead, s) if instead else own_endpoints(s)
+
+
+class WithExternal(Mapping[str, Endpoint]):
+    """The platform's endpoints, some of which are an Airflow connection's."""
+
+    def __init__(self, own: Mapping[str, Endpoint], instead: Mapping[str, str], s: Settings) -> None:
+        self._own, self._instead, self._settings = own, instead, s
+        self._read: dict[str, Endpoint] = {}
+
+    def __getitem__(self, conn_id: str) -> Endpoint:
+        if conn_id not in self._instead:
+            return self._own[conn_id]
+        if conn_id not in self._read:
+            from include.platform.connections import read
+
+            self._read[conn_id] = read(self._instead[conn_id], self._settings)
+        return self._read[conn_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._own)
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+
+def own_endpoints(s: Settings = settings) -> dict[str, Endpoint]:
     """The endpoints of the platform that this checkout runs, and the sources that were added, by connection id."""
 
     def endpoint(conn_id: str, conn_type: str, port: str, extra: Mapping[str, Any] | None = None, **fields: Any) -> Endpoint:
@@ -124,7 +162,7 @@ def _kafka(s: Settings) -> dict[str, str]:
 
 
 def keep(endpoint: Endpoint, s: Settings = settings) -> None:
-    """Write a source's endpoint to a file (mode 0600) from which :func:`local_endpoints` reads it."""
+    """Write a source's endpoint to a file (mode 0600) from which :func:`own_endpoints` reads it."""
     path = s.source_secrets / f"{endpoint.conn_id}.json"
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from include.lake import catalog as lake
+from include.platform import external
 from include.platform.jre import spark_jre
 from include.platform.settings import ROOT, Settings, settings
 
@@ -44,12 +45,17 @@ def _lake(s: Settings) -> dict[str, str]:
         "LAKE_LOCATION": lake.LOCATION,
         "LAKE_BRANCH": lake.BRANCH,
         "LAKE_PUBLISHED_REF": lake.PUBLISHED,
-        "LAKE_CATALOG_URI": f"{s.url('nessie')}/iceberg/",
-        "LAKE_S3_ENDPOINT": s.url("s3"),
+        "LAKE_CATALOG_URI": os.environ.get("LAKE_CATALOG_URI") or f"{s.url('nessie')}/iceberg/",
+        "LAKE_S3_ENDPOINT": os.environ.get("LAKE_S3_ENDPOINT") or s.url("s3"),
         "LAKE_S3_REGION": lake.REGION,
         "LAKE_S3_ACCESS_KEY_FILE": str(s.secret_file("s3_access_key")),
         "LAKE_S3_SECRET_KEY_FILE": str(s.secret_file("s3_secret_key")),
     }
+
+
+def _passed(names: tuple[str, ...]) -> dict[str, str]:
+    """What of ``names`` this process has: settings of external services (docs/scaling.md)."""
+    return {name: os.environ[name] for name in names if os.environ.get(name)}
 
 
 def _flink(s: Settings, role: str) -> dict[str, str]:
@@ -67,6 +73,7 @@ def _flink(s: Settings, role: str) -> dict[str, str]:
         "FLINK_GATEWAY_HEAP": HEAPS["flink_gateway"],
         "FLINK_TASK_SLOTS": "16",
         "FLINK_CHECKPOINT_INTERVAL": "2s",
+        **_passed((*external.KAFKA_LOGIN, *external.TRUST)),
         **_lake(s),
     }
 
@@ -110,18 +117,14 @@ def _airflow(s: Settings, role: str) -> dict[str, str]:
         "SHUDL_PORT_BASE": str(s.port_base),
         **({"SHUDL_SPARK_JAVA_HOME": str(s.spark_java_home)} if s.spark_java_home else {}),
         "SHUDL_PIPELINES": str(s.pipelines),
+        **external.told(),
     }
 
 
 def service_environment(name: str, s: Settings = settings) -> dict[str, str]:
     """Variables for the entrypoint of the service ``name``. Makes the folders and secrets that they name."""
     jre21, jre25 = str(s.engines / "jre21"), str(s.engines / "jre25")
-    kafka = {
-        "JAVA_HOME": jre21,
-        "KAFKA_LIBS": str(s.engines / "kafka" / "libs"),
-        "KAFKA_HOST": s.host,
-        "KAFKA_PORT": str(s.port("kafka")),
-    }
+    kafka = {"JAVA_HOME": jre21, "KAFKA_LIBS": str(s.engines / "kafka" / "libs")}
     match name:
         case "postgres":
             env = _postgres(s, "postgres", "postgres", "flights", "flights", "128MB")
@@ -162,6 +165,8 @@ def service_environment(name: str, s: Settings = settings) -> dict[str, str]:
         case "kafka":
             env = {
                 **kafka,
+                "KAFKA_HOST": s.host,
+                "KAFKA_PORT": str(s.port("kafka")),
                 "KAFKA_CONTROLLER_PORT": str(s.port("kafka_controller")),
                 "KAFKA_DATA_DIR": str(s.data("kafka")),
                 "KAFKA_HEAP": HEAPS["kafka"],
@@ -185,6 +190,7 @@ def service_environment(name: str, s: Settings = settings) -> dict[str, str]:
                 "CONNECT_PORT": str(s.port("connect")),
                 "CONNECT_HEAP": HEAPS["connect"],
                 "CONNECT_SECRETS_DIR": str(s.connect_secrets),
+                **_passed(("KAFKA_BOOTSTRAP", *external.KAFKA_LOGIN, *external.TRUST)),
             }
         case "flink-jobmanager" | "flink-taskmanager" | "flink-sql-gateway":
             env = _flink(s, name.removeprefix("flink-"))

@@ -82,8 +82,9 @@ def client_config(endpoint: Endpoint, more: Mapping[str, Any] | None = None) -> 
 
 def flink_properties(endpoint: Endpoint) -> dict[str, str]:
     """Options of a Kafka table in Flink SQL: where the cluster is, and how to speak to it; who signs in, Flink knows."""
-    names = ("bootstrap.servers", "security.protocol", "sasl.mechanism")
-    return {f"properties.{name}": endpoint.extra[name] for name in names if name in endpoint.extra}
+    names = {name: name for name in ("bootstrap.servers", "security.protocol", "sasl.mechanism")}
+    names["sasl.mechanisms"] = "sasl.mechanism"  # librdkafka knows both
+    return {f"properties.{theirs}": endpoint.extra[ours] for ours, theirs in names.items() if ours in endpoint.extra}
 
 
 def admin_client(endpoint: Endpoint, more: Mapping[str, Any] | None = None) -> AdminClient:

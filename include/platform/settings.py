@@ -6,6 +6,7 @@ One object, :data:`settings`, read from the environment once:
 ``SHUDL_HOME``             folder of everything that ShuDL installs and writes (default ``<checkout>/.shudl``)
 ``SHUDL_INSTALL``          folder of the environments and engines, when several platforms share them (default ``SHUDL_HOME``)
 ``SHUDL_PIPELINES``        folder of the pipeline files (default ``<checkout>/include/pipelines``)
+``SHUDL_EXTERNAL``         services that are somebody else's, each with its Airflow connection: ``kafka=company_kafka trino=…``
 ``SHUDL_PORT_BASE``        first port of the block of 100 that the services use (default 21000)
 ``SHUDL_PROFILES``         in docker: the profiles that Compose was given, separated by commas
 ``SHUDL_SPARK_JAVA_HOME``  home of a Java that Spark is to run on instead of the one that is installed with the engines
@@ -14,9 +15,11 @@ One object, :data:`settings`, read from the environment once:
 from __future__ import annotations
 
 import os
+import re
 import secrets as random_secrets
 import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -107,6 +110,20 @@ class SettingsError(ValueError):
     """A setting from the environment that cannot be used; the text names it and the way out."""
 
 
+EXTERNAL_PAIR = re.compile(r"([a-z0-9-]+)=([A-Za-z0-9_.-]+)")
+
+
+def external_pairs(text: str) -> dict[str, str]:
+    """Service → connection, of ``SHUDL_EXTERNAL``; spaces or commas between them. Raises :class:`SettingsError`."""
+    found: dict[str, str] = {}
+    for word in text.replace(",", " ").split():
+        if not (pair := EXTERNAL_PAIR.fullmatch(word)):
+            raise SettingsError(f"SHUDL_EXTERNAL={text}: {word} is not service=connection, such as kafka=company_kafka")
+        if found.setdefault(pair[1], pair[2]) != pair[2]:
+            raise SettingsError(f"SHUDL_EXTERNAL={text}: {pair[1]} has two connections; leave one")
+    return found
+
+
 def _made(folder: Path, mode: int = 0o755) -> Path:
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True, mode=mode)
@@ -126,6 +143,8 @@ class Settings:
     spark_java_home: Path | None = None
     pipelines: Path = ROOT / "include" / "pipelines"
     profiles: frozenset[str] = frozenset()
+    external: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """Service → Airflow connection, as told; :func:`include.platform.catalog.externals` says what follows."""
 
     @classmethod
     def from_env(cls) -> Settings:
@@ -148,6 +167,7 @@ class Settings:
             pipelines=pipelines,
             profiles=frozenset(filter(None, os.environ.get("SHUDL_PROFILES", "").split(","))),
             spark_java_home=Path(java).expanduser().absolute() if java else None,
+            external=external_pairs(os.environ.get("SHUDL_EXTERNAL") or ""),
         )
 
     @property

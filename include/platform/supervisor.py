@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from include.platform import jre
-from include.platform.catalog import CONTROL_PLANE, SERVICES, Service, service
+from include.platform.catalog import CONTROL_PLANE, OWN, Service, service
 from include.platform.environment import service_environment
 from include.platform.runtime import RuntimeUnavailable
 from include.platform.settings import ROOT, Settings, settings
@@ -68,7 +68,7 @@ stdout_logfile_backups={LOG_BACKUPS}
 
 
 def render_config(s: Settings = settings) -> str:
-    """supervisord's configuration for every service and for Airflow."""
+    """supervisord's configuration for every service of ours and for Airflow."""
     head = f"""[supervisord]
 pidfile={s.run("supervisor")}/supervisord.pid
 logfile={s.logs}/supervisord.log
@@ -85,7 +85,7 @@ password={s.secret("supervisor")}
 [rpcinterface:supervisor]
 supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 """
-    everything = enumerate((*CONTROL_PLANE, *SERVICES))
+    everything = enumerate((*CONTROL_PLANE, *OWN))
     return head + "".join(_program(s, svc, service_environment(svc.name, s), priority) for priority, svc in everything)
 
 

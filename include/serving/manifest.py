@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from include.platform.endpoints import local_endpoints
+from include.platform.endpoints import own_endpoints
 from include.platform.settings import ROOT, Settings, settings
 from include.serving.dbt import MANIFEST, PARTIAL_PARSE, PROJECT, TARGETS, environment, executable, folder
 
@@ -60,7 +60,7 @@ class _Parse:
         self.output = tempfile.TemporaryDirectory(dir=self.folder)
         command = [str(executable(s)), "--quiet", "parse", "--no-partial-parse", "--target", target]
         command += ["--profiles-dir", str(PROJECT), "--target-path", self.output.name]
-        env = {**os.environ, **environment(local_endpoints(s), s)}
+        env = {**os.environ, **environment(own_endpoints(s), s)}
         self.process = subprocess.Popen(
             command, cwd=PROJECT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )

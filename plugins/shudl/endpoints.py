@@ -9,13 +9,14 @@ from typing import Any
 from airflow.sdk import Connection
 from airflow.sdk.exceptions import AirflowNotFoundException
 
-from include.platform.catalog import CONN_IDS
-from include.platform.endpoints import Endpoint, Endpoints, local_endpoints
+from include.platform.catalog import CONN_IDS, EXTERNAL
+from include.platform.connections import no_connection
+from include.platform.endpoints import Endpoint, Endpoints, own_endpoints, redirected
 
 
 class MissingConnection(KeyError):
     def __str__(self) -> str:
-        return f"Airflow has no connection {self.args[0]}; make it in the UI under Admin, Connections"
+        return no_connection(self.args[0])
 
 
 def from_connection(connection: Any) -> Endpoint:
@@ -33,12 +34,17 @@ def from_connection(connection: Any) -> Endpoint:
 
 
 class ConnectionEndpoints(Mapping[str, Endpoint]):
-    """Endpoints read from Airflow when asked for, each once. Iterates over the platform's; finds any connection."""
+    """Endpoints read from Airflow when asked for, each once. Iterates over the platform's; finds any connection.
+
+    A service's own connection is the one that stands for it, where the service is external.
+    """
 
     def __init__(self) -> None:
         self._read: dict[str, Endpoint] = {}
+        self._instead = redirected()
 
     def __getitem__(self, conn_id: str) -> Endpoint:
+        conn_id = self._instead.get(conn_id, conn_id)
         if conn_id not in self._read:
             try:
                 self._read[conn_id] = from_connection(Connection.get(conn_id))
@@ -60,13 +66,13 @@ def endpoints() -> Endpoints:
 
 async def service_endpoint(service: str) -> Endpoint:
     """The endpoint of one service, for use inside a trigger."""
-    conn_id = CONN_IDS[service]
+    conn_id = EXTERNAL.get(service, CONN_IDS[service])
     try:
         return from_connection(await Connection.async_get(conn_id))
     except AirflowNotFoundException:
         raise MissingConnection(conn_id) from None
 
 
-def is_external(endpoint: Endpoint) -> bool:
-    """Whether an endpoint is not the one that this checkout runs: such a service is validated, never started."""
-    return endpoint.address != local_endpoints()[endpoint.conn_id].address
+def is_external(service: str, endpoint: Endpoint) -> bool:
+    """Whether a service is not ours: ``SHUDL_EXTERNAL`` says so, or its connection was edited and leads elsewhere."""
+    return service in EXTERNAL or endpoint.address != own_endpoints()[CONN_IDS[service]].address

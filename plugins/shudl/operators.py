@@ -36,11 +36,11 @@ class ServiceOperator(BaseOperator):
     def external(self) -> bool:
         from shudl.endpoints import is_external
 
-        return is_external(self.endpoint)
+        return is_external(self.service, self.endpoint)
 
 
 class StartService(ServiceOperator):
-    """Start a service unless it runs or is external; does not wait for it. Returns what it was.
+    """Start a service unless it runs or is external, validated only; does not wait for it. Returns what it was.
 
     Skipped, and with it what follows, when this machine leaves the service out.
     """
@@ -50,11 +50,27 @@ class StartService(ServiceOperator):
     def execute(self, context: Context) -> str:
         from include.platform.runtime import runtime
 
-        if not self.external and (reason := runtime().left_out(self.service)):
+        if self.external:
+            self.log.info("%s at %s: external, validated only", self.service, self.endpoint.address)
+            return "external"
+        if reason := runtime().left_out(self.service):
             raise AirflowSkipException(f"{self.service} is left out: {reason}")
-        was = "external" if self.external else "stopped" if runtime().start(self.service) else "running"
+        was = "stopped" if runtime().start(self.service) else "running"
         self.log.info("%s was %s", self.service, was)
         return was
+
+
+class CheckExternal(BaseOperator):
+    """See that external services have connections, and that settings say the same. Fails, naming what does not."""
+
+    def execute(self, context: Context) -> dict[str, str]:
+        from include.platform.catalog import EXTERNAL
+        from include.platform.external import problems
+        from shudl.endpoints import endpoints
+
+        if wrong := problems(endpoints()):
+            raise AirflowFailException("\n".join(wrong))
+        return EXTERNAL
 
 
 class WaitForService(ServiceOperator):

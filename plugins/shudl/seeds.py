@@ -17,7 +17,7 @@ from airflow.models.pool import Pool
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from include.platform.endpoints import Endpoint, local_endpoints
+from include.platform.endpoints import Endpoint, own_endpoints
 from shudl.endpoints import from_connection
 
 POOLS = {
@@ -62,7 +62,7 @@ def seed(session: Session) -> list[str]:
     """Make the connections and pools that are absent, bring the unedited ones up to date; the names of what changed."""
     changed = []
     present = {connection.conn_id: connection for connection in session.scalars(select(Connection))}
-    for conn_id, endpoint in local_endpoints().items():
+    for conn_id, endpoint in own_endpoints().items():
         if conn_id not in present:
             session.add(connection(endpoint))
         elif _unedited(present[conn_id]) and from_connection(present[conn_id]) != endpoint:

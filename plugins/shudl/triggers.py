@@ -11,7 +11,7 @@ from airflow.triggers.base import BaseTrigger, TaskFailedEvent, TaskSkippedEvent
 from cosmos.listeners.dag_run_listener import EventStatus
 from cosmos.operators._watcher.triggerer import WatcherTrigger
 
-from include.platform.catalog import BY_NAME
+from include.platform.catalog import BY_NAME, CONN_IDS
 from include.platform.checks import NotHealthy, healthy
 from include.platform.runtime import RuntimeUnavailable, runtime
 from shudl.endpoints import MissingConnection, is_external, service_endpoint
@@ -54,13 +54,13 @@ class HealthyTrigger(BaseTrigger):
         started = time.monotonic()
         while True:
             try:
-                await asyncio.to_thread(healthy, self.service, {endpoint.conn_id: endpoint})
+                await asyncio.to_thread(healthy, self.service, {CONN_IDS[self.service]: endpoint})
             except NotHealthy as error:
                 reason = error
             else:
                 self.log.info("%s is healthy after %.1f s", self.service, time.monotonic() - started)
                 return None
-            state = "external" if is_external(endpoint) else await asyncio.to_thread(runtime().state, self.service)
+            state = "external" if is_external(self.service, endpoint) else await asyncio.to_thread(runtime().state, self.service)
             waited_s = time.monotonic() - started
             if state not in MAY_COME or waited_s > timeout_s:
                 what = f"{self.service} is {state} and not healthy after {waited_s:.0f} s"

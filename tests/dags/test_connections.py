@@ -13,7 +13,7 @@ from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
 from include.platform.catalog import CONN_IDS
-from include.platform.endpoints import Endpoint, keep, local_endpoints
+from include.platform.endpoints import Endpoint, keep, own_endpoints
 from include.platform.settings import Settings
 from shudl import seeds
 from shudl.endpoints import from_connection, is_external
@@ -30,7 +30,7 @@ def session():
 
 @pytest.fixture
 def endpoints(tmp_path) -> dict[str, Endpoint]:
-    return local_endpoints(Settings(home=tmp_path, port_base=30000))
+    return own_endpoints(Settings(home=tmp_path, port_base=30000))
 
 
 def test_every_service_has_an_endpoint(endpoints: dict[str, Endpoint]) -> None:
@@ -52,15 +52,15 @@ def test_an_added_source_is_seeded(tmp_path: Path, session: Session, monkeypatch
     s = Settings(home=tmp_path, port_base=30000)
     shop = Endpoint("shop_db", "postgres", "db.example", 5432, "app", "pa:ss/w@rd%", "shop")
     keep(shop, s)
-    assert local_endpoints(s)["shop_db"] == shop
-    monkeypatch.setattr(seeds, "local_endpoints", lambda: local_endpoints(s))
+    assert own_endpoints(s)["shop_db"] == shop
+    monkeypatch.setattr(seeds, "own_endpoints", lambda: own_endpoints(s))
     assert "shop_db" in seed(session)
     assert from_connection(session.scalar(select(Connection).where(Connection.conn_id == "shop_db"))) == shop
 
 
 def test_seeding_makes_what_is_absent_and_changes_nothing(session: Session) -> None:
     made = seed(session)
-    assert set(made) == {*local_endpoints(), *POOLS}
+    assert set(made) == {*own_endpoints(), *POOLS}
     assert seed(session) == []
 
     edited = session.scalar(select(Connection).where(Connection.conn_id == "shudl_trino"))
@@ -72,7 +72,7 @@ def test_seeding_makes_what_is_absent_and_changes_nothing(session: Session) -> N
     assert seed(session) == ["shudl_kafka"]
     trino = from_connection(session.scalar(select(Connection).where(Connection.conn_id == "shudl_trino")))
     assert trino.address == "trino.example:443"
-    assert is_external(trino) and not is_external(local_endpoints()["shudl_trino"])
+    assert is_external("trino", trino) and not is_external("trino", own_endpoints()["shudl_trino"])
     assert session.scalar(select(Pool).where(Pool.pool == "trino")).slots == 9
 
 
@@ -82,9 +82,9 @@ def test_what_nobody_edited_follows_the_platform(session: Session, monkeypatch: 
     edited.set_extra('{"bootstrap.servers": "kafka.example:9092"}')
     session.commit()
     now = {
-        name: replace(e, port=e.port + 1, password="another", extra={**e.extra, "n": 1}) for name, e in local_endpoints().items()
+        name: replace(e, port=e.port + 1, password="another", extra={**e.extra, "n": 1}) for name, e in own_endpoints().items()
     }
-    monkeypatch.setattr(seeds, "local_endpoints", lambda: now)
+    monkeypatch.setattr(seeds, "own_endpoints", lambda: now)
 
     assert set(seed(session)) == set(now) - {"shudl_kafka"}
     read = {c.conn_id: from_connection(c) for c in session.scalars(select(Connection))}

@@ -136,7 +136,16 @@ def test_every_secret_is_used_and_every_used_one_is_there() -> None:
     assert used == listed
     for name, secret in COMPOSE["secrets"].items():
         folder = "certificates" if re.search(r"\.(crt|key|p12)$", name) else "secrets"
-        assert secret == {"file": f"./{folder}/{name}"}
+        file = {"ca.crt": "trust.crt", "authority.crt": "ca.crt"}.get(name, name)
+        assert secret == {"file": f"./{folder}/{file}"}
+
+
+def test_who_lets_clients_in_by_certificates_trusts_our_authority_alone() -> None:
+    """Elsewhere ``ca.crt`` is what clients trust: external services' authorities, too."""
+    own = {"source": "authority.crt", "target": "ca.crt"}
+    assert {name for name, service in SERVICES.items() if own in service.get("secrets", [])} == {
+        "etcd1", "etcd2", "etcd3", "patroni1", "patroni2",
+    }  # fmt: skip
 
 
 @each_service

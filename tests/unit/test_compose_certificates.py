@@ -107,14 +107,14 @@ def put(folder: Path, name: str, pair: tuple[RSAPrivateKey, x509.Certificate]) -
 
 def test_a_pair_for_each_service_of_compose(folder: Path, problems: Callable[..., list[str]]) -> None:
     names = {f"{name}.{kind}" for name in ("ca", *PAIRS) for kind in ("crt", "key")}
-    assert set(contents(folder)) == names | {"truststore.p12"}
+    assert set(contents(folder)) == names | {"trust.crt", "truststore.p12"}
     assert problems() == []
 
 
 def test_modes_keep_keys_from_others(folder: Path) -> None:
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()}
     assert modes["ca.key"] == 0o600 and modes["trino.key"] == 0o640
-    assert modes["ca.crt"] == modes["trino.crt"] == modes["truststore.p12"] == 0o644
+    assert modes["ca.crt"] == modes["trino.crt"] == modes["trust.crt"] == modes["truststore.p12"] == 0o644
 
 
 def test_keys_are_what_every_service_reads(folder: Path) -> None:
@@ -267,11 +267,32 @@ def test_the_second_time_nothing_changes(folder: Path, make: Make) -> None:
 
 
 def test_what_is_missing_is_made_by_the_same_authority(folder: Path, make: Make) -> None:
-    for name in ("trino.crt", "trino.key", "truststore.p12"):
+    for name in ("trino.crt", "trino.key", "trust.crt", "truststore.p12"):
         (folder / name).unlink()
     before = contents(folder)
-    assert make().made == ["trino", "truststore.p12"]
-    assert changed(folder, before) == {"trino.crt", "trino.key", "truststore.p12"}
+    assert make().made == ["trino", "trust.crt", "truststore.p12"]
+    assert changed(folder, before) == {"trino.crt", "trino.key", "trust.crt", "truststore.p12"}
+
+
+def test_authorities_of_external_services_are_trusted_beside_ours(
+    folder: Path, make: Make, problems: Callable[..., list[str]]
+) -> None:
+    theirs = pki.new_authority(NOW).certificate.public_bytes(Encoding.PEM)
+    (folder / "external-ca.crt").write_bytes(theirs)
+    assert [line.split("\n")[0] for line in problems()] == [
+        f"docker/certificates/{name} does not hold docker/certificates/ca.crt and docker/certificates/external-ca.crt"
+        for name in ("trust.crt", "truststore.p12")
+    ]
+    before = contents(folder)
+    assert make().made == ["trust.crt", "truststore.p12"] and changed(folder, before) == {"trust.crt", "truststore.p12"}
+    assert (folder / "trust.crt").read_bytes() == (folder / "ca.crt").read_bytes() + theirs
+    assert problems() == []
+    (folder / "external-ca.crt").write_bytes((folder / "trino.crt").read_bytes())
+    with pytest.raises(ComposeError, match=r"external-ca.crt: CN=trino.* is no authority"):
+        make()
+    (folder / "external-ca.crt").unlink()
+    make()
+    assert (folder / "trust.crt").read_bytes() == (folder / "ca.crt").read_bytes() and problems() == []
 
 
 def test_what_is_named_is_renewed(folder: Path, make: Make) -> None:
@@ -286,7 +307,7 @@ def test_a_new_authority_only_by_name_and_with_everything_that_it_signs(
 ) -> None:
     before = contents(folder)
     done = make("ca")
-    assert done.renewed == ["ca", *PAIRS] and done.made == ["truststore.p12"]
+    assert done.renewed == ["ca", *PAIRS] and done.made == ["trust.crt", "truststore.p12"]
     assert changed(folder, before) == set(before) and problems() == []
 
 
@@ -360,6 +381,7 @@ def test_a_clock_that_is_behind(problems: Callable[..., list[str]]) -> None:
         ("trino.key", None, "docker/certificates/trino.key is missing"),
         ("ca.crt", b"nonsense", "docker/certificates/ca.crt holds no PEM certificate"),
         ("ca.crt", None, "docker/certificates/ca.crt is missing"),
+        ("trust.crt", b"nonsense", "docker/certificates/trust.crt does not hold docker/certificates/ca.crt"),
         ("truststore.p12", b"nonsense", "docker/certificates/truststore.p12 does not hold docker/certificates/ca.crt"),
         ("truststore.p12", None, "docker/certificates/truststore.p12 is missing"),
     ],
@@ -448,7 +470,7 @@ def test_the_command_tells_what_it_made_and_what_to_restart(docker: Path, folder
     shutil.rmtree(folder)
     arguments = ["--folder", str(docker), "--user", f"{ME.uid}:{ME.gid}", "certificates"]
     assert command.main(arguments) == 0
-    assert "made: ca etcd1 patroni1 trino truststore.p12" in capsys.readouterr().out
+    assert "made: ca etcd1 patroni1 trino trust.crt truststore.p12" in capsys.readouterr().out
     assert command.main([*arguments, "trino"]) == 0
     assert "renewed: trino\n" in (told := capsys.readouterr().out) and "compose restart trino\n" in told
     (docker / ".env").write_text("SHUDL_PUBLIC_NAMES=lake.example.org\n")

@@ -7,6 +7,7 @@
 #   append TEMPLATE FILE     render TEMPLATE to the end of FILE
 #   wait_for HOST PORT S     wait until HOST:PORT accepts a connection, at most S seconds
 #   wait_for_any PORT S HOST...  wait until one of them does
+#   kafka_login              sets KAFKA_SASL_MECHANISM (SCRAM-SHA-512 by default) and the module of Java that signs in so
 #   jmx_agent                sets `agent` to the JVM option by which Prometheus reads config/jmx.yml on JMX_EXPORTER_PORT, if set
 #   die TEXT                 stop, saying why
 #
@@ -114,6 +115,15 @@ wait_for_any() {
         [ "$SECONDS" -lt "$deadline" ] || die "${hosts[*]/%/:$port} did not answer within $2 s"
         sleep 0.3
     done
+}
+
+kafka_login() {
+    KAFKA_SASL_MECHANISM=${KAFKA_SASL_MECHANISM:-SCRAM-SHA-512}
+    case $KAFKA_SASL_MECHANISM in
+        SCRAM-SHA-256 | SCRAM-SHA-512) KAFKA_LOGIN_MODULE=org.apache.kafka.common.security.scram.ScramLoginModule ;;
+        PLAIN) KAFKA_LOGIN_MODULE=org.apache.kafka.common.security.plain.PlainLoginModule ;;
+        *) die "KAFKA_SASL_MECHANISM=$KAFKA_SASL_MECHANISM: must be SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN" ;;
+    esac
 }
 
 trust

@@ -7,8 +7,8 @@
 #   FLINK_PROMETHEUS_PORT, optional: where Prometheus reads its metrics
 #   FLINK_TMP_DIR, optional: what is spilled and unpacked, in a folder of its own that is emptied at start (else in /tmp)
 #   LAKE_S3_REGION, LAKE_S3_ACCESS_KEY_FILE, LAKE_S3_SECRET_KEY_FILE
-#   KAFKA_FLINK_PASSWORD_FILE, optional: of Kafka's user `flink`, whom jobs are that say security.protocol=SASL_SSL and
-#   sasl.mechanism=SCRAM-SHA-512
+#   KAFKA_FLINK_PASSWORD_FILE, optional: of Kafka's user KAFKA_FLINK_USER (flink), whom jobs are that say
+#   security.protocol=SASL_SSL and sasl.mechanism=KAFKA_SASL_MECHANISM (SCRAM-SHA-512)
 #   TLS_*, optional: see lib.sh. With a certificate, job manager and gateway answer to https only.
 source "$(dirname "$0")/../common/lib.sh"
 need FLINK_ROLE JAVA_HOME FLINK_HOME FLINK_HOST FLINK_DATA_DIR RUN_DIR FLINK_PORT FLINK_JOBMANAGER_RPC_PORT FLINK_TASKMANAGER_RPC_PORT \
@@ -45,6 +45,8 @@ if [ -n "${KAFKA_FLINK_PASSWORD_FILE:-}" ]; then
     secret KAFKA_FLINK_PASSWORD
     KAFKA_FLINK_PASSWORD=${KAFKA_FLINK_PASSWORD//\\/\\\\}
     export KAFKA_FLINK_PASSWORD=${KAFKA_FLINK_PASSWORD//\"/\\\"}
+    KAFKA_FLINK_USER=${KAFKA_FLINK_USER:-flink}
+    kafka_login
     render "$here/config/jaas.conf.template" "$RUN_DIR/jaas.conf"
     unset KAFKA_FLINK_PASSWORD
     java_options+=" -Djava.security.auth.login.config=$RUN_DIR/jaas.conf"

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from include.platform.compose import certificates, dotenv, preflight, secrets
+from include.platform.compose import certificates, dotenv, external, preflight, secrets
 from include.platform.compose.facts import Facts
 from include.platform.compose.files import User
 from include.platform.compose.model import Compose
@@ -29,11 +29,15 @@ def main(arguments: list[str] | None = None) -> int:
         "renew", nargs="*", help="1, ca, names"
     )
     commands.add_parser("check", help="what keeps the platform from starting; facts of the host on standard input")
+    commands.add_parser("external", help="print external.yaml").add_argument("told", help="the value of SHUDL_EXTERNAL")
     options = parser.parse_args(arguments)
     try:
         if options.command == "check":
             return _check(options.folder)
         compose = Compose.read(options.folder / "compose.yaml")
+        if options.command == "external":
+            print(external.render(compose, options.told), end="")
+            return 0
         user = User(*map(int, options.user.split(":")))
         if options.command == "secrets":
             return _secrets(options.folder, compose, user, options.rotate)

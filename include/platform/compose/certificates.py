@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from include.platform.compose.files import PRIVATE, PUBLIC, SERVICE_ID, SHARED, User, missing, set_right, shown, unusable, write
-from include.platform.compose.model import CA, TRUSTSTORE, Compose
+from include.platform.compose.model import CA, TRUST, TRUSTSTORE, Compose
 from include.platform.compose.pki import (
     Authority,
     alternative_names,
@@ -29,6 +29,7 @@ from include.platform.compose.pki import (
     new_authority,
     public,
     read_certificate,
+    read_certificates,
     read_key,
     truststore,
     usages,
@@ -45,6 +46,8 @@ CLIENTS = frozenset({"airflow", "etcd1", "etcd2", "etcd3", "patroni1", "patroni2
 one."""
 
 LOCAL_NAMES = ("localhost", "127.0.0.1")
+EXTERNAL_CA = "external-ca.crt"
+"""Who has external services puts the authorities that signed their certificates there, one or several."""
 RENEW_CA = "make certificates RENEW=ca, which makes all certificates anew"
 RESTORE = f"bring ca.crt and ca.key back from a backup, or {RENEW_CA}"
 
@@ -119,12 +122,12 @@ def make(
         key, certificate = issue(signer, name, wanted, name in CLIENTS, now)
         _store(folder, name, certificate, key, user)
         (done.renewed if name in old else done.made).append(name)
-    store = folder / TRUSTSTORE
-    data = truststore(authority.certificate)
-    if not store.is_file() or store.read_bytes() != data:
-        write(store, data, PUBLIC, SERVICE_ID, user.gid, replace=True)
-        done.made.append(TRUSTSTORE)
-    set_right(store, PUBLIC, SERVICE_ID, user.gid)
+    for name, data in _trusted(folder, authority.certificate).items():
+        store = folder / name
+        if not store.is_file() or store.read_bytes() != data:
+            write(store, data, PUBLIC, SERVICE_ID, user.gid, replace=True)
+            done.made.append(name)
+        set_right(store, PUBLIC, SERVICE_ID, user.gid)
     wrong, soon = _examine_authority(folder, authority.certificate, now)
     done.problems += wrong
     done.soon += soon
@@ -151,12 +154,29 @@ def problems(
         wrong, soon_wrong = _examine(folder, name, names(compose, name, public_names), authority, now)
         found += wrong
         soon += soon_wrong
-    store = folder / TRUSTSTORE
-    if problem := unusable(store, "certificates"):
-        found.append(problem)
-    elif store.read_bytes() != truststore(authority):
-        found.append(Problem(f"{shown(store)} does not hold {shown(folder / 'ca.crt')}", "make certificates"))
+    try:
+        trusted = _trusted(folder, authority)
+    except ComposeError as error:
+        return [*found, Problem(str(error), "correct it, or remove it")], soon
+    for name, data in trusted.items():
+        if problem := unusable(folder / name, "certificates"):
+            found.append(problem)
+        elif (folder / name).read_bytes() != data:
+            others = f" and {shown(folder / EXTERNAL_CA)}" if (folder / EXTERNAL_CA).exists() else ""
+            found.append(Problem(f"{shown(folder / name)} does not hold {shown(folder / 'ca.crt')}{others}", "make certificates"))
     return found, soon
+
+
+def _trusted(folder: Path, authority: x509.Certificate) -> dict[str, bytes]:
+    """The files by which clients trust the platform's authority, and those in :data:`EXTERNAL_CA`. Raises
+    :class:`ComposeError` for what is no authority's certificate.
+    """
+    path = folder / EXTERNAL_CA
+    known = [authority, *(read_certificates(path) if path.exists() else [])]
+    for certificate in known[1:]:
+        if not is_authority(certificate):
+            raise ComposeError(f"{shown(path)}: {certificate.subject.rfc4514_string()} is no authority")
+    return {TRUST: b"".join(one.public_bytes(Encoding.PEM) for one in known), TRUSTSTORE: truststore(*known)}
 
 
 def _pair(folder: Path, name: str) -> tuple[Path, Path]:

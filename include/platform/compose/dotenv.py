@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from include.platform.compose.problems import ComposeError, Problem
+from include.platform.settings import external_pairs
 
 LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=(.*)")
 QUOTED = re.compile(r"(['\"])(.*?)\1\s*(?:#.*)?")
@@ -75,6 +76,24 @@ RULES = (
     Rule("[A-Z0-9_]+_PUBLISHED_PORT", "a port: a number from 1 to 65535", lambda v: v.isdecimal() and 1 <= int(v) <= 65535),
     Rule("SHUDL_BIND", "an IP address of this machine, such as 127.0.0.1 or 0.0.0.0", _is_address),
     Rule("SHUDL_PUBLIC_NAMES", "host names or IP addresses, separated by spaces", _parses(host_names), empty=True),
+    Rule(
+        "SHUDL_EXTERNAL",
+        "service=connection, separated by spaces, such as kafka=company_kafka",
+        _parses(external_pairs),
+        empty=True,
+    ),
+    Rule(
+        "KAFKA_BOOTSTRAP",
+        "host:port of brokers, separated by commas",
+        _matches(r"[^\s,:]+:[0-9]{1,5}(,[^\s,:]+:[0-9]{1,5})*"),
+        empty=True,
+    ),
+    Rule("KAFKA_SASL_MECHANISM", "SCRAM-SHA-512, SCRAM-SHA-256 or PLAIN", _matches("SCRAM-SHA-(256|512)|PLAIN")),
+    Rule("KAFKA_(CONNECT|FLINK)_USER", "a name without spaces and quotes", _matches(r"[^\s\"\\\\]+")),
+    Rule("LAKE_(CATALOG_URI|S3_ENDPOINT)", "an address that begins with https:// or http://", _matches(r"https?://[^\s/]+\S*")),
+    Rule("LAKE_S3_REGION", "the name of a region, such as us-east-1", _matches("[a-z0-9-]+")),
+    Rule("LAKE_BUCKET", "the name of a bucket", _matches("[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")),
+    Rule("POSTGRES_ADDRESS", "host:port of PostgreSQL", _matches(r"[^\s:]+:[0-9]{1,5}")),
     Rule("TRINO_QUERY_MEMORY|POSTGRES_SHARED_BUFFERS", "an amount such as 600MB or 2GB", _matches("[1-9][0-9]*(kB|MB|GB)")),
     Rule("[A-Z0-9_]+_(HEAP|MEMORY)", "an amount of memory such as 640m or 2g", _parses(size)),
     Rule("[A-Z0-9_]+_(CORES|SLOTS|HOURS|DAYS)", "a number from 1", _matches("[1-9][0-9]{0,5}")),

@@ -19,7 +19,8 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 SECRET = re.compile(rf"\./secrets/({NAME})")
 CERTIFICATE = re.compile(rf"\./certificates/({NAME})")
 CA = "ca"
-TRUSTSTORE = "truststore.p12"
+TRUST, TRUSTSTORE = "trust.crt", "truststore.p12"
+"""What clients trust: the platform's authority and those of external services; for JVMs the same."""
 CORE, FULL = "core", "full"
 
 
@@ -98,13 +99,13 @@ def _source(entry: str | dict[str, str]) -> str:
 def _pairs(files: list[str]) -> tuple[str, ...]:
     names: dict[str, set[str]] = {}
     for file in files:
-        if file in ("ca.crt", TRUSTSTORE):
+        if file in ("ca.crt", TRUST, TRUSTSTORE):
             continue
         name, _, kind = file.rpartition(".")
         if name == CA or kind not in ("crt", "key"):
             raise ComposeError(
-                f"docker/compose.yaml: ./certificates/{file} is mounted; only ca.crt, {TRUSTSTORE} and pairs <name>.crt, "
-                "<name>.key may be, and never the authority's key: remove that secret"
+                f"docker/compose.yaml: ./certificates/{file} is mounted; only ca.crt, {TRUST}, {TRUSTSTORE} and pairs "
+                "<name>.crt, <name>.key may be, and never the authority's key: remove that secret"
             )
         names.setdefault(name, set()).add(kind)
     for name, kinds in names.items():

@@ -40,6 +40,16 @@ def read_certificate(path: Path) -> x509.Certificate:
         raise ComposeError(f"{shown(path)} holds no PEM certificate") from None
 
 
+def read_certificates(path: Path) -> list[x509.Certificate]:
+    """One or several."""
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise ComposeError(f"{shown(path)} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise ComposeError(f"{shown(path)} holds no PEM certificates") from None
+
+
 def read_key(path: Path) -> rsa.RSAPrivateKey:
     try:
         data = path.read_bytes()
@@ -151,9 +161,10 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
-def truststore(certificate: x509.Certificate) -> bytes:
-    """PKCS#12 with ``certificate`` as Java's trusted one, neither encrypted nor sealed: it opens with any password or none."""
-    sealed = pkcs12.serialize_java_truststore([pkcs12.PKCS12Certificate(certificate, b"shudl-ca")], NoEncryption())
+def truststore(*certificates: x509.Certificate) -> bytes:
+    """PKCS#12 with ``certificates`` as Java's trusted ones, neither encrypted nor sealed: it opens with any password or none."""
+    named = [(b"shudl-ca" if number == 0 else b"external-%d" % number, one) for number, one in enumerate(certificates)]
+    sealed = pkcs12.serialize_java_truststore([pkcs12.PKCS12Certificate(one, name) for name, one in named], NoEncryption())
     body = _der_body(sealed)
     version = body[: len(body) - len(_after(body))]
     content = body[len(version) : len(body) - len(_after(_after(body)))]

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from include.platform.compose import certificates, dotenv, secrets
+from include.platform.compose import certificates, dotenv, external, secrets
 from include.platform.compose.facts import Facts
 from include.platform.compose.model import CORE, Compose
 from include.platform.compose.problems import Problem
@@ -40,6 +40,7 @@ def check(
         *wrong_settings,
         *profiles(compose, settings),
         *kafka_quorum(compose, facts, settings),
+        *([] if wrong_settings else external.problems(settings, dotenv.read(folder / ".env.example"))),
         *docker_socket(facts, settings),
         *([] if wrong_settings else refused(facts)),
         *secrets.problems(folder / "secrets", compose),
@@ -148,10 +149,15 @@ def neighbours(compose: Compose, facts: Facts) -> list[Problem]:
     ]
 
 
+def _created(config: dict[str, Any]) -> dict[str, Any]:
+    """The services that get containers: external ones get none."""
+    return {name: service for name, service in config.get("services", {}).items() if service.get("scale") != 0}
+
+
 def _published(config: dict[str, Any]) -> dict[tuple[str, int], list[str]]:
     """Address and port on the host → services that are to be reached there."""
     found: dict[tuple[str, int], list[str]] = defaultdict(list)
-    for name, service in config.get("services", {}).items():
+    for name, service in _created(config).items():
         for port in service.get("ports", ()):
             if str(port.get("published", "")).isdecimal():
                 found[port.get("host_ip") or "0.0.0.0", int(port["published"])].append(name)
@@ -180,6 +186,6 @@ def _clash(address: str, port: int, other_address: str, other_port: int) -> bool
 
 def images(facts: Facts) -> list[Problem]:
     """Images of ours that are not built; those of others are pulled when they are needed."""
-    wanted = {service.get("image", "") for service in facts.config.get("services", {}).values()}
+    wanted = {service.get("image", "") for service in _created(facts.config).values()}
     missing = sorted(image for image in wanted - set(facts.all("image")) if image.startswith("shudl/"))
     return [Problem(f"images that are not built: {', '.join(missing)}", "make images")] if missing else []
