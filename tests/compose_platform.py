@@ -99,7 +99,15 @@ class Compose:
 
 @contextmanager
 def demo_from_nothing(wanted: str, goal: str, platform: Compose) -> Iterator[Compose]:
-    """``platform`` brought up by ``make demo RUNTIME=docker`` from empty volumes, and taken down at the end, volumes too.
+    """``platform`` brought up by ``make demo RUNTIME=docker`` from empty volumes, and taken down at the end, volumes too."""
+    with taken_down(wanted, goal, platform):
+        platform.demo_said = platform.make("demo", "RUNTIME=docker", f"DEMO={DEMO}", timeout_s=DEMO_S)
+        yield platform
+
+
+@contextmanager
+def taken_down(wanted: str, goal: str, platform: Compose) -> Iterator[None]:
+    """Takes ``platform`` down at the end, volumes too, whatever was brought up.
 
     It is the one platform that docker/compose.yaml describes, so it is only done on demand, when the variable ``wanted`` is
     set, and never beside a platform that somebody uses. ``SHUDL_TEST_KEEP=1`` goes on with the one that runs.
@@ -117,8 +125,7 @@ def demo_from_nothing(wanted: str, goal: str, platform: Compose) -> Iterator[Com
             "a Compose platform is here already, which the tests would take down: make down, if it is not needed", pytrace=False
         )
     try:
-        platform.demo_said = platform.make("demo", "RUNTIME=docker", f"DEMO={DEMO}", timeout_s=DEMO_S)
-        yield platform
+        yield
     finally:
         if not keep:
             platform.run(str(PLATFORM), "compose", "down", "--volumes", "--remove-orphans", timeout_s=300)

@@ -124,7 +124,12 @@ def _airflow(s: Settings, role: str) -> dict[str, str]:
 def service_environment(name: str, s: Settings = settings) -> dict[str, str]:
     """Variables for the entrypoint of the service ``name``. Makes the folders and secrets that they name."""
     jre21, jre25 = str(s.engines / "jre21"), str(s.engines / "jre25")
-    kafka = {"JAVA_HOME": jre21, "KAFKA_LIBS": str(s.engines / "kafka" / "libs")}
+    kafka = {
+        "JAVA_HOME": jre21,
+        "KAFKA_LIBS": str(s.engines / "kafka" / "libs"),
+        "KAFKA_HOST": s.host,
+        "KAFKA_PORT": str(s.port("kafka")),
+    }
     match name:
         case "postgres":
             env = _postgres(s, "postgres", "postgres", "flights", "flights", "128MB")
@@ -165,8 +170,6 @@ def service_environment(name: str, s: Settings = settings) -> dict[str, str]:
         case "kafka":
             env = {
                 **kafka,
-                "KAFKA_HOST": s.host,
-                "KAFKA_PORT": str(s.port("kafka")),
                 "KAFKA_CONTROLLER_PORT": str(s.port("kafka_controller")),
                 "KAFKA_DATA_DIR": str(s.data("kafka")),
                 "KAFKA_HEAP": HEAPS["kafka"],

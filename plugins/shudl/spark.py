@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
 
+from include.platform.catalog import EXTERNAL
+
 if TYPE_CHECKING:
     from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
 
-CONN_ID = "shudl_spark"
+CONN_ID = EXTERNAL.get("spark-master", "shudl_spark")
 NAME = "{{ ti.dag_id }}.{{ ti.task_id }}.{{ ti.run_id }}.{{ ti.map_index }}"
 
 

@@ -10,15 +10,17 @@ from typing import Any
 
 import yaml
 
-from include.platform.catalog import DOCKER, externals
+from include.platform.catalog import docker_services, externals
 from include.platform.compose.model import Compose
 from include.platform.compose.problems import ComposeError, Problem
 from include.platform.external import ADDRESSES
 from include.platform.settings import SettingsError, external_pairs
 
 FILE = "external.yaml"
-HELPERS = {"kafka": ("kafka-access",)}
+HELPERS = {"kafka": ("kafka-access",), "patroni": ("fencer",)}
 """Containers that only look after a service of ours."""
+SERVICES = docker_services(ha=True)
+"""With all containers that there may be."""
 OUTWARD = frozenset({"edge", "sources"})
 """The networks that lead out of Docker."""
 STREAMS_AND_JOBS = frozenset({"kafka", "registry", "s3", "nessie"})
@@ -28,7 +30,7 @@ STREAMS_AND_JOBS = frozenset({"kafka", "registry", "s3", "nessie"})
 def services(text: str) -> dict[str, str]:
     """Service → connection, of ``SHUDL_EXTERNAL``. Raises :class:`ComposeError`."""
     try:
-        return externals(external_pairs(text), DOCKER)
+        return externals(external_pairs(text), SERVICES)
     except SettingsError as error:
         raise ComposeError(str(error)) from None
 
@@ -36,7 +38,7 @@ def services(text: str) -> dict[str, str]:
 def containers(text: str) -> set[str]:
     """What Compose calls the containers that are not started, those told of in ``SHUDL_EXTERNAL``."""
     gone = services(text)
-    by_name = {svc.name: svc.containers or (svc.name,) for svc in DOCKER}
+    by_name = {svc.name: svc.containers or (svc.name,) for svc in SERVICES}
     return {part for name in gone for part in (*by_name[name], *HELPERS.get(name, ()))}
 
 
@@ -67,7 +69,7 @@ def problems(settings: dict[str, str], defaults: dict[str, str]) -> list[Problem
         own = settings[name] == defaults[name]
         if service in gone and own:
             way_out = f"set {name} in docker/.env to the address that connection {gone[service]} has"
-            found.append(Problem(f"{service} is external, and {name}={settings[name]} is this platform's own", way_out))
+            found.append(Problem(f"{service} is external, and {name}={settings[name]} does not say where it is", way_out))
         elif service not in gone and not own:
             way_out = f"name {service} there (docs/scaling.md), or set {name}={defaults[name]}"
             found.append(Problem(f"{name}={settings[name]}, but {service} is not in SHUDL_EXTERNAL", way_out))
