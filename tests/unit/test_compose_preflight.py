@@ -299,6 +299,20 @@ def test_memory_that_others_use(docker: Path, check: Check) -> None:
     assert check(f"container\tshudl\t{HERE}\tshudl-trino-1\t", meminfo=busy) == [], "what the platform uses itself is its own"
 
 
+def test_what_is_external_takes_neither_memory_nor_ports_nor_an_image(docker: Path, check: Check) -> None:
+    haproxy = {"image": "shudl/haproxy:0.1.0", "mem_limit": "1000"}
+    trino = {**CONFIG["services"]["trino"], "image": "shudl/none:1", "mem_limit": "3000"}
+    external, ours = ({"services": {"haproxy": haproxy, "trino": {**trino, **scale}}} for scale in ({"scale": 0}, {}))
+    little = MEMORY.replace("16000000", "3000000").replace("14000000", "3000000")
+    taken = "container\tother\t/other\tother-web-1\t127.0.0.1:8080->80/tcp"
+    assert check(taken, config=external, meminfo=little) == []
+    assert [line.split("\n")[0] for line in check(taken, config=ours, meminfo=little)] == [
+        "the profile core needs 11 GB of memory, Docker's machine has 3.1 GB",
+        "port 8080 (trino) is taken by the container other-web-1",
+        "images that are not built: shudl/none:1",
+    ]
+
+
 def test_memory_of_profiles_adds_up(docker: Path) -> None:
     compose = Compose.read(docker / "compose.yaml")
     assert [round(compose.memory_gb(chosen), 1) for chosen in (set(), {"access"}, {"access", "cli"}, {"full"})] == [

@@ -127,7 +127,7 @@ def refused(facts: Facts) -> list[Problem]:
 def memory(compose: Compose, facts: Facts, settings: dict[str, str], meminfo: Path) -> list[Problem]:
     """Too little memory in the machine; or too little of it free, while nothing of the platform runs."""
     chosen = chosen_profiles(settings)
-    needed = compose.memory_gb(chosen)
+    needed = round(compose.memory_gb(chosen) * _here(facts.config), 1)
     kilobytes = {name: int(rest.split()[0]) for name, rest in re.findall(r"(\w+):\s+(.*)", meminfo.read_text())}
     total, free = (kilobytes[name] * 1024 / GB for name in ("MemTotal", "MemAvailable"))
     told = f"the profile {','.join(sorted(chosen)) or CORE} needs {needed:g} GB of memory"
@@ -137,6 +137,12 @@ def memory(compose: Compose, facts: Facts, settings: dict[str, str], meminfo: Pa
     if free < needed and not any(container.project == compose.project for container in facts.containers):
         return [Problem(f"{told}, {free:.1f} of {total:.1f} GB are free", f"end other programs{smaller}")]
     return []
+
+
+def _here(config: dict[str, Any]) -> float:
+    """The share of the services' memory that is taken here: external ones take none."""
+    limits = {name: int(service.get("mem_limit") or 0) for name, service in config.get("services", {}).items()}
+    return sum(limits[name] for name in _created(config)) / sum(limits.values()) if any(limits.values()) else 1.0
 
 
 def neighbours(compose: Compose, facts: Facts) -> list[Problem]:
