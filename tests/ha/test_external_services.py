@@ -62,7 +62,7 @@ class Company:
         now = datetime.now(UTC)
         authority = pki.new_authority(now)
         for name in (KAFKA, TRINO):
-            key, certificate = pki.issue(authority, name, [name, "localhost"], False, now)
+            key, certificate = pki.issue(authority, name, [name, "localhost", "127.0.0.1"], False, now)
             self.write(name, "tls.crt", certificate.public_bytes(Encoding.PEM))
             self.write(name, "tls.key", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
             self.write(name, "ca.crt", authority.certificate.public_bytes(Encoding.PEM))
