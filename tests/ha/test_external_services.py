@@ -39,8 +39,10 @@ USERS = ("broker", "airflow", "connect", "flink", "ui")
 RIGHTS = """
 import json, sys
 from include.platform.endpoints import Endpoint
-from include.platform.kafka import ensure_access
-print("\\n".join(ensure_access({"shudl_kafka": Endpoint("", "kafka", "", 0, extra=json.load(sys.stdin))})))
+from include.platform.kafka import ensure_access, wait
+kafka = Endpoint("", "kafka", "", 0, extra=json.load(sys.stdin))
+wait(kafka, 150)
+print("\\n".join(ensure_access({"shudl_kafka": kafka})))
 """
 """The company's administrators give ShuDL's users their rights."""
 
