@@ -158,7 +158,7 @@ class Company:
 def set_connection(platform: Compose, connection: dict[str, Any]) -> None:
     """As the form of Airflow's UI does."""
     ca = ssl.create_default_context(cafile=CERTIFICATES / "ca.crt")
-    port = platform.compose("port", "airflow-api-server", "8280").strip().rpartition(":")[2]
+    port = platform.compose("port", "airflow-proxy", "8280").strip().rpartition(":")[2]
     headers = {"Content-Type": "application/json"}
 
     def ask(method: str, path: str, body: dict[str, Any]) -> Any:
@@ -202,7 +202,7 @@ def test_settings_that_do_not_agree_are_refused_before_anything_starts(company: 
     wrong = Compose(profiles="", settings={"SHUDL_EXTERNAL": "kafka=company_kafka"})
     done = wrong.run("make", "check-docker", timeout_s=120)
     assert done.returncode != 0
-    assert "kafka is external, and KAFKA_BOOTSTRAP=kafka:9092 is this platform's own" in done.stdout
+    assert "kafka is external, and KAFKA_BOOTSTRAP= does not say where it is" in done.stdout
     done = Compose(settings={"SHUDL_EXTERNAL": "kafak=company_kafka"}).run("make", "check-docker", timeout_s=120)
     assert done.returncode != 0 and "kafak: no such service" in done.stdout
 

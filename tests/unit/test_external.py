@@ -148,27 +148,29 @@ def test_compose_starts_nothing_for_it_and_lets_its_clients_out() -> None:
     text = compose_external.render(COMPOSE, "kafka=k")
     assert text.startswith("# SHUDL_EXTERNAL=kafka=k\n")
     over = yaml.safe_load(text)["services"]
-    assert {name for name, service in over.items() if service == {"scale": 0}} == {"kafka", "kafka-access"}
+    assert {name for name, service in over.items() if service == {"scale": 0}} == {"kafka", "kafka2", "kafka3", "kafka-access"}
     out = {name for name, service in over.items() if service == {"networks": ["sources"]}}
-    assert {"flink-taskmanager", "flink-sql-gateway"} <= out and len(over) == len(out) + 2
+    assert {"flink-taskmanager", "flink-sql-gateway"} <= out and len(over) == len(out) + 4
 
 
 def test_compose_starts_no_part_of_it() -> None:
     over = yaml.safe_load(compose_external.render(COMPOSE, "haproxy=p"))["services"]
-    assert set(over) == {"haproxy", *(part for svc in DOCKER if svc.part_of == "haproxy" for part in svc.containers)}
-    assert yaml.safe_load(compose_external.render(COMPOSE, "trino=t"))["services"] == {"trino": {"scale": 0}}
+    assert set(over) == {"haproxy", "fencer", *(part for svc in DOCKER if svc.part_of == "haproxy" for part in svc.containers)}
+    assert yaml.safe_load(compose_external.render(COMPOSE, "trino=t"))["services"] == {
+        name: {"scale": 0} for name in ("trino", "trino-worker1", "trino-worker2")
+    }
 
 
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
         ({"SHUDL_EXTERNAL": "kafak=a"}, "kafak: no such service"),
-        ({"SHUDL_EXTERNAL": "kafka=a"}, "kafka is external, and KAFKA_BOOTSTRAP=kafka:9092 is this platform's own"),
+        ({"SHUDL_EXTERNAL": "kafka=a"}, "kafka is external, and KAFKA_BOOTSTRAP= does not say where it is"),
         ({"KAFKA_BOOTSTRAP": "other:1"}, "KAFKA_BOOTSTRAP=other:1, but kafka is not in SHUDL_EXTERNAL"),
     ],
 )
 def test_the_check_before_a_start_holds_settings_together(settings: dict[str, str], told: str) -> None:
-    defaults = {"SHUDL_EXTERNAL": "", "KAFKA_BOOTSTRAP": "kafka:9092"}
+    defaults = {"SHUDL_EXTERNAL": "", "KAFKA_BOOTSTRAP": ""}
     (problem,) = compose_external.problems({**defaults, **settings}, defaults)
     assert told in str(problem) and "→" in str(problem)
     assert compose_external.problems({**defaults, "SHUDL_EXTERNAL": "kafka=a", "KAFKA_BOOTSTRAP": "other:1"}, defaults) == []
