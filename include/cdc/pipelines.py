@@ -1,7 +1,8 @@
 """Pipeline files: which tables of which database are kept in the lake, and how.
 
-One YAML file in the folder ``settings.pipelines`` is one source. Every name that follows from it (topics, slot,
-connector, Iceberg tables, jobs) is derived here and nowhere else.
+One YAML file in the folder ``settings.pipelines`` is one source. Its ``kind`` says what reads it: ``cdc`` (a database's
+changes, :class:`Pipeline`) or ``airbyte`` (batches, :class:`include.ingest.sources.AirbytePipeline`). Every name that follows
+from a file of kind cdc (topics, slot, connector, Iceberg tables, jobs) is derived here and nowhere else.
 
 ``python -m include.cdc.pipelines`` prints the JSON schema of such a file, which is ``include/pipelines/schema.json``.
 """
@@ -12,10 +13,21 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, StrictBool, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StrictBool,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+)
 
 from include.cdc.marked import Document, Other, Problem, read
 from include.platform.settings import settings
@@ -24,6 +36,9 @@ HEARTBEAT_TABLE = "shudl.heartbeat"
 NAME = r"^[a-z][a-z0-9_]{0,39}$"
 CONNECTION = r"^[A-Za-z0-9_.:/\\#!()-]{1,200}$"
 """What Airflow takes for the id of a connection."""
+
+KINDS = {"cdc": "include.cdc.pipelines:Pipeline", "airbyte": "include.ingest.sources:AirbytePipeline"}
+"""Kind of a pipeline file → its model, as module:class."""
 
 SCHEMA = Path(__file__).resolve().parents[1] / "pipelines" / "schema.json"
 SHOWN = 60
@@ -59,7 +74,7 @@ class PipelineError(ValueError):
         self.problems = problems
 
 
-class _OrNothing:
+class OrNothing:
     """In the JSON schema: the value may be left empty."""
 
     @classmethod
@@ -97,23 +112,11 @@ class Table(BaseModel):
         return self.mode in ("changelog", "both")
 
 
-class Pipeline(BaseModel):
-    """One source database and its tables, keyed by ``schema.table``."""
+class PipelineFile(BaseModel):
+    """What pipeline files of every kind have: a source, and a place in the file for everything that they say."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    source: str = Field(
-        pattern=NAME,
-        description="Names the source: its DAGs cdc_<source> and prove_<source>, its topics, and the lake's namespace.",
-    )
-    connection: str = Field(pattern=CONNECTION, description="The Airflow connection, of type postgres, to the database.")
-    tables: dict[
-        Annotated[str, StringConstraints(pattern=r"^[^.]+\.[^.]+$")],
-        Annotated[Table, BeforeValidator(lambda given: {} if given is None else given), _OrNothing],
-    ] = Field(
-        min_length=1,
-        description="The tables that are kept, as schema.table; nothing after the colon means mode: mirror.",
-        json_schema_extra={"additionalProperties": False},
-    )
+    source: str = Field(pattern=NAME)
 
     _path: Path | None = PrivateAttr(None)
     _document: Document = PrivateAttr(default_factory=Document)
@@ -131,6 +134,74 @@ class Pipeline(BaseModel):
     def line(self, *keys: str) -> int:
         """The line of ``keys`` in the file, 1 where there is none."""
         return self._document.line(keys)
+
+    @property
+    def writes(self) -> dict[str, tuple[str, ...]]:
+        """Tables of a namespace that sources share, and where the file names each."""
+        return {}
+
+    @classmethod
+    def prepared(cls, value: dict[str, Any]) -> dict[str, Any]:
+        """The file's value as the model takes it."""
+        return value
+
+    @classmethod
+    def problems(cls, document: Document) -> list[Problem]:
+        """What is wrong with a file besides what the model finds."""
+        return []
+
+    @classmethod
+    def part(cls, keys: tuple[str, ...]) -> type[BaseModel]:
+        """The model whose field ``keys`` name."""
+        return cls
+
+    @classmethod
+    def words(cls, keys: tuple[str, ...], item: Any) -> str:
+        """What pydantic found, in the words of this kind; empty where those for every kind will do."""
+        return ""
+
+
+class Pipeline(PipelineFile):
+    """One source database and its tables, keyed by ``schema.table``."""
+
+    kind: Literal["cdc"] = Field("cdc", description="A database, whose changes are captured.")
+    source: str = Field(
+        pattern=NAME,
+        description="Names the source: its DAGs cdc_<source> and prove_<source>, its topics, and the lake's namespace.",
+    )
+    connection: str = Field(pattern=CONNECTION, description="The Airflow connection, of type postgres, to the database.")
+    tables: dict[
+        Annotated[str, StringConstraints(pattern=r"^[^.]+\.[^.]+$")],
+        Annotated[Table, BeforeValidator(lambda given: {} if given is None else given), OrNothing],
+    ] = Field(
+        min_length=1,
+        description="The tables that are kept, as schema.table; nothing after the colon means mode: mirror.",
+        json_schema_extra={"additionalProperties": False},
+    )
+
+    @classmethod
+    def problems(cls, document: Document) -> list[Problem]:
+        return _name_problems(document)
+
+    @classmethod
+    def part(cls, keys: tuple[str, ...]) -> type[BaseModel]:
+        return Table if len(keys) > 2 else cls
+
+    @classmethod
+    def words(cls, keys: tuple[str, ...], item: Any) -> str:
+        match item["type"]:
+            case "tuple_type":
+                return f"must be a list of columns, for example [id, name], not {shown(item['input'])}"
+            case "dict_type":
+                return f"must be a mapping, for example {{public.orders: {{mode: mirror}}}}, not {shown(item['input'])}"
+            case "model_type":
+                return f"must be a mapping, for example {{mode: mirror}}, not {shown(item['input'])}"
+            case "too_short":
+                return "names no table; add one, for example public.orders: {mode: mirror}"
+            case "string_pattern_mismatch" if keys[0] == "tables":
+                table = item["input"].strip(".").rpartition(".")[2] or "orders"
+                return f"write tables as schema.table, for example public.{table}"
+        return ""
 
     @property
     def slot(self) -> str:
@@ -184,7 +255,7 @@ def lake_name(table: str) -> str:
     return re.sub(r"[^a-z0-9_]", "_", (name if schema == "public" else f"{schema}_{name}").lower())
 
 
-def load(path: Path) -> Pipeline:
+def load(path: Path) -> PipelineFile:
     """Read one pipeline file. Raises :class:`PipelineError` with all of its problems."""
     try:
         if path.exists() and not path.is_file():
@@ -199,16 +270,26 @@ def load(path: Path) -> Pipeline:
         if not document.problems:
             document.problems.append(Problem(1, (), "must be a mapping with the keys source, connection and tables"))
         raise PipelineError([_text(path, problem) for problem in document.problems])
-    problems = [*document.problems, *_name_problems(document)]
+    kind = document.value.get("kind", "cdc")
+    if not isinstance(kind, str) or kind not in KINDS:
+        text = f"must be {' or '.join(map(repr, KINDS))}, not {shown(kind)}"
+        raise PipelineError([_text(path, Problem(document.line(("kind",)), ("kind",), text))])
+    model = _model(kind)
+    problems = [*document.problems, *model.problems(document)]
     pipeline = None
     try:
-        pipeline = Pipeline.model_validate(document.value)
+        pipeline = model.model_validate(model.prepared(document.value))
     except ValidationError as error:
-        problems += [_problem(document, item) for item in error.errors(include_url=False)]
+        problems += [_problem(document, item, model) for item in error.errors(include_url=False)]
     if problems or pipeline is None:
         raise PipelineError([_text(path, problem) for problem in sorted(problems, key=lambda problem: problem.line)])
     pipeline._path, pipeline._document = path, document
     return pipeline
+
+
+def _model(kind: str) -> type[PipelineFile]:
+    module, _, name = KINDS[kind].partition(":")
+    return getattr(import_module(module), name)
 
 
 def files(folder: Path | None = None) -> list[Path]:
@@ -218,12 +299,19 @@ def files(folder: Path | None = None) -> list[Path]:
 
 
 def read_all(paths: Iterable[Path]) -> tuple[list[Pipeline], list[str]]:
-    """The pipelines that can be used, and everything that is wrong with the others.
+    """The pipelines of kind cdc that can be used, and everything that is wrong with those of any kind."""
+    usable, problems = read_kinds(paths)
+    pipelines = [pipeline for pipeline in usable if isinstance(pipeline, Pipeline)]
+    return pipelines, [*problems, *_served_twice(pipelines)]
+
+
+def read_kinds(paths: Iterable[Path]) -> tuple[list[PipelineFile], list[str]]:
+    """The pipelines of every kind that can be used, and what is wrong with the others.
 
     Of files that claim one source none is used: each would undo what the other does.
     """
     problems: list[str] = []
-    loaded: list[Pipeline] = []
+    loaded: list[PipelineFile] = []
     for path in paths:
         try:
             loaded.append(load(path))
@@ -237,7 +325,15 @@ def read_all(paths: Iterable[Path]) -> tuple[list[Pipeline], list[str]]:
             text = f"{pipeline.source} is claimed by {', '.join(others)} too; rename one of them"
             problems.append(f"{pipeline.at('source')}: {text}")
     usable = [pipeline for pipeline in loaded if len(owners[pipeline.source]) == 1]
-    return usable, [*problems, *_served_twice(usable)]
+    writers: dict[str, str] = {}
+    for pipeline in list(usable):
+        for table, keys in pipeline.writes.items():
+            if table in writers:
+                problems.append(f"{pipeline.at(*keys)}: would be {table}, and so would {writers[table]}; give it another table")
+                usable.remove(pipeline)
+                break
+            writers[table] = pipeline.at(*keys)
+    return usable, problems
 
 
 def _served_twice(pipelines: Iterable[Pipeline]) -> list[str]:
@@ -254,7 +350,7 @@ def _served_twice(pipelines: Iterable[Pipeline]) -> list[str]:
 
 
 def load_all(folder: Path | None = None) -> list[Pipeline]:
-    """The pipelines of ``folder`` that can be used; what is wrong with others is for :func:`read_all` to tell."""
+    """The pipelines of kind cdc of ``folder`` that can be used; what is wrong with others is for :func:`read_all` to tell."""
     return read_all(files(folder))[0]
 
 
@@ -294,43 +390,34 @@ def _name_problems(document: Document) -> list[Problem]:
     return problems
 
 
-def _problem(document: Document, item: Any) -> Problem:
+def _problem(document: Document, item: Any, model: type[PipelineFile]) -> Problem:
     """What pydantic found, in words for the one who wrote the file."""
     keys = tuple(str(part) for part in item["loc"] if part != "[key]")
     given, context = item["input"], item.get("ctx", {})
-    model = Table if len(keys) > 2 else Pipeline
+    if text := model.words(keys, item):
+        return Problem(document.line(keys), keys, text)
     match item["type"]:
         case "extra_forbidden":
-            known = list(model.model_fields)
+            known = list(model.part(keys).model_fields)
             text = f"unknown key; {close_to(keys[-1], known) or 'remove it; the keys here are ' + ', '.join(known)}"
         case "missing":
             text = "is missing; add it"
         case "string_type":
-            text = f"must be a text, not {_shown(given)}{'; write it in quotes' if isinstance(given, Other | bool) else ''}"
+            text = f"must be a text, not {shown(given)}{'; write it in quotes' if isinstance(given, Other | bool) else ''}"
         case "bool_type":
-            text = f"must be true or false, not {_shown(given)}"
+            text = f"must be true or false, not {shown(given)}"
         case "literal_error":
-            text = f"must be {context['expected']}, not {_shown(given)}"
-        case "tuple_type":
-            text = f"must be a list of columns, for example [id, name], not {_shown(given)}"
-        case "dict_type":
-            text = f"must be a mapping, for example {{public.orders: {{mode: mirror}}}}, not {_shown(given)}"
-        case "model_type":
-            text = f"must be a mapping, for example {{mode: mirror}}, not {_shown(given)}"
-        case "too_short":
-            text = "names no table; add one, for example public.orders: {mode: mirror}"
-        case "string_pattern_mismatch" if keys[0] == "tables":
-            text = f"write tables as schema.table, for example public.{given.strip('.').rpartition('.')[2] or 'orders'}"
+            text = f"must be {context['expected']}, not {shown(given)}"
         case "string_pattern_mismatch" if keys[0] == "source":
-            text = f"{_shown(given)} must begin with a small letter and go on with small letters, digits and _, 40 at most"
+            text = f"{shown(given)} must begin with a small letter and go on with small letters, digits and _, 40 at most"
         case "string_pattern_mismatch":
-            text = f"{_shown(given)} is no id of an Airflow connection; take letters, digits and _, for example shop_db"
+            text = f"{shown(given)} is no id of an Airflow connection; take letters, digits and _, for example shop_db"
         case _:
-            text = f"{item['msg']}; given is {_shown(given)}"
+            text = f"{item['msg']}; given is {shown(given)}"
     return Problem(document.line(keys), keys, text)
 
 
-def _shown(given: Any) -> str:
+def shown(given: Any) -> str:
     """A wrong value, short, and named by its kind where that is what is wrong."""
     match given:
         case None:
@@ -357,7 +444,7 @@ def _text(path: Path, problem: Problem) -> str:
 
 def schema() -> dict[str, Any]:
     """The JSON schema of a pipeline file, for editors."""
-    made = Pipeline.model_json_schema()
+    made = TypeAdapter(_model("cdc") | _model("airbyte")).json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "ShuDL pipeline"}
 
 

@@ -18,16 +18,17 @@ COMPATIBILITY = "NONE"
 """ShuDL decides itself how a table's schema may change; the registry must never stop the connector."""
 
 
+class TopicError(RuntimeError):
+    """Kafka refuses to make a topic."""
+
+
 def _admin(endpoints: Endpoints) -> AdminClient:
     return admin_client(endpoints["shudl_kafka"])
 
 
 def reconcile_topics(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
     """Make each table's topic (one partition: order by transaction) and its subjects' rule; return what changed."""
-    from confluent_kafka.admin import NewTopic
-
     admin = _admin(endpoints)
-    present = admin.list_topics(timeout=20).topics
     wanted = [pipeline.topic(table) for table in (*pipeline.tables, HEARTBEAT_TABLE)]
     config = {
         "cleanup.policy": "delete",
@@ -35,15 +36,29 @@ def reconcile_topics(pipeline: Pipeline, endpoints: Endpoints) -> list[str]:
         "compression.type": "producer",
         "max.message.bytes": str(MESSAGE_BYTES),
     }
+    try:
+        changes = ensure_topics(admin, wanted, config)
+    except TopicError as error:
+        raise PipelineError([str(error)]) from error
+    return changes + _reconcile_subjects(wanted, endpoints)
+
+
+def ensure_topics(admin: AdminClient, wanted: list[str], config: dict[str, str]) -> list[str]:
+    """Make the topics (one partition each) that are missing, with ``config``, which the others get; what changed.
+
+    Raises :class:`TopicError`.
+    """
+    from confluent_kafka.admin import NewTopic
+
+    present = admin.list_topics(timeout=20).topics
     missing = [NewTopic(name, num_partitions=1, config=config) for name in wanted if name not in present]
     for topic, made in admin.create_topics(missing).items() if missing else ():
         try:
             made.result(30)
         except Exception as error:
-            raise PipelineError([f"topic {topic}: {error}"]) from error
+            raise TopicError(f"topic {topic}: {error}") from error
     changes = [f"made topic {topic.topic}" for topic in missing]
-    changes += _reconcile_config(admin, [name for name in wanted if name in present], config)
-    return changes + _reconcile_subjects(wanted, endpoints)
+    return changes + _reconcile_config(admin, [name for name in wanted if name in present], config)
 
 
 def _reconcile_config(admin: AdminClient, topics: list[str], config: dict[str, str]) -> list[str]:

@@ -82,6 +82,20 @@ class Lake:
             **{f"{catalog}.{key}": value for key, value in options.items()},
         }
 
+    def hadoop_conf(self) -> dict[str, str]:
+        """Spark's settings for files of its own in the lake's storage (``s3a://``), such as checkpoints. They hold the keys."""
+        options = {
+            "endpoint": self.s3_endpoint,
+            "endpoint.region": REGION,
+            "access.key": self.s3_access_key,
+            "secret.key": self.s3_secret_key,
+            "path.style.access": "true",
+        }
+        return {
+            "spark.hadoop.fs.AbstractFileSystem.s3a.impl": "org.apache.hadoop.fs.s3a.S3A",
+            **{f"spark.hadoop.fs.s3a.{key}": value for key, value in options.items()},
+        }
+
     def pyiceberg(self, ref: str = BRANCH) -> RestCatalog:
         """PyIceberg's catalogue at ``ref``: a branch, a tag, or ``branch@hash``."""
         from pyiceberg.catalog.rest import RestCatalog

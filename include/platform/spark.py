@@ -65,6 +65,7 @@ def web_ui(endpoint: Endpoint) -> str:
 def properties(endpoints: Endpoints, s: Settings = settings) -> dict[str, str]:
     """The settings of every application. They hold secrets."""
     secret = endpoints["shudl_spark"].password
+    lake = Lake.from_endpoints(endpoints)
     access = {"spark.authenticate": "true", "spark.authenticate.secret": secret, "spark.network.crypto.enabled": "true"}
     return {
         **(access if secret else {}),
@@ -80,7 +81,8 @@ def properties(endpoints: Endpoints, s: Settings = settings) -> dict[str, str]:
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": "4",
         "spark.sql.warehouse.dir": str(s.data("spark") / "warehouse"),
-        **Lake.from_endpoints(endpoints).spark_conf(),
+        **lake.spark_conf(),
+        **lake.hadoop_conf(),
     }
 
 
