@@ -131,7 +131,7 @@ def _prepare(pipeline: AirbytePipeline, plans: Mapping[str, Plan], endpoints: En
         try:
             merged([*registry.versions(f"{each.topic}-value").values(), each.columns.avro])
         except Incompatible as error:
-            way_out = "name the field in text where it was text before, or give the stream another table"
+            way_out = "name the field in text, which gives it a column of its own, or give the stream another table"
             table = pipeline.lake_table(each.name)
             problems.append(f"{pipeline.at('streams', each.name)}: {error}, which {table} cannot become; {way_out}")
     if problems:

@@ -23,8 +23,12 @@ from fastavro import parse_schema, schemaless_writer
 from include.ingest.sources import EMITTED_AT, LOADED_AT, OFFSET, PARTITION, UNDECLARED, lake_name
 
 OWN = (EMITTED_AT, LOADED_AT, PARTITION, OFFSET, UNDECLARED)
+RESERVED = ("_file", "_pos", "_deleted", "_spec_id", "_partition", "_row_id", "_last_updated_sequence_number")
+"""Names of Iceberg's own: no engine reads a table that has such a column."""
 KEY = "shudl.key"
 """Attribute of an Avro schema: the columns by which the table is deduplicated."""
+KIND = "shudl.kind"
+"""Attribute of a field of an Avro schema: the kind of its column."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EPOCH_DAY = date(1970, 1, 1).toordinal()
 LONGS = range(-(2**63), 2**63)
@@ -133,11 +137,14 @@ class Columns:
     def of(
         cls, table: str, json_schema: Mapping[str, Any], text: tuple[str, ...] = (), key: tuple[str, ...] = ()
     ) -> Columns:
-        """Columns are named as fields are, in small letters; a name that is taken gets a number."""
-        taken = set(OWN)
+        """Columns are named as fields are, in small letters; a name that is taken gets a number.
+
+        The column of a field in ``text`` is ``<name>_text``: one of its own, so that the field's column may have another type.
+        """
+        taken = {*OWN, *RESERVED}
         fields = []
         for field, schema in (json_schema.get("properties") or {}).items():
-            name = column = lake_name(field) or "_"
+            name = column = f"{lake_name(field) or '_'}{'_text' if field in text else ''}"
             number = 2
             while column in taken:
                 column, number = f"{name}_{number}", number + 1
@@ -145,11 +152,17 @@ class Columns:
             fields.append((field, column, "string" if field in text else kind(schema)))
         return cls(table, tuple(fields), key)
 
+    @classmethod
+    def registered(cls, avro: Mapping[str, Any]) -> Columns:
+        """The columns that :attr:`avro` was made of."""
+        fields = [(field.get("doc", field["name"]), field["name"], field[KIND]) for field in avro["fields"] if KIND in field]
+        return cls(avro["name"], tuple(fields))
+
     @property
     def avro(self) -> dict[str, Any]:
         """The Avro schema. Every field may be null but the one that tells when the source gave the record."""
         columns = [
-            {"name": column, "type": ["null", KINDS[kind][0]], "default": None, **({"doc": field} if field != column else {})}
+            {"name": column, "type": ["null", KINDS[kind][0]], "default": None, "doc": field, KIND: kind}
             for field, column, kind in self.fields
         ]
         own = [

@@ -40,6 +40,10 @@ class IngestError(RuntimeError):
     """A run that cannot go on; the text names the thing, the value and the way out."""
 
 
+class Refused(IngestError):
+    """A run that wrote what it could, and must not pass for a good one: it is not tried again by itself."""
+
+
 class Replayer(Protocol):
     """Writes those ``letters`` that now become rows of ``target``, each once however often it is called; their ids."""
 
@@ -76,10 +80,10 @@ class Threshold:
     share: float = 0.0
 
     def check(self, target: str, counts: Counts) -> None:
-        """Raises :class:`IngestError`."""
+        """Raises :class:`Refused`."""
         most = max(self.rows, int(self.share * counts.read))
         if counts.dead > most:
-            raise IngestError(
+            raise Refused(
                 f"{target}: {counts.dead} of {counts.read} rows are dead letters, at most {most} are allowed; see their reason "
                 f"in {TABLE} (target = '{target}', state = 'open'), mend the source or the pipeline file and run "
                 "replay_dead_letters; or raise dead_letters in the pipeline file"
@@ -98,9 +102,9 @@ class Counts:
         return Counts(self.read + other.read, self.written + other.written, self.dead + other.dead)
 
     def check(self, target: str) -> None:
-        """Raises :class:`IngestError` unless each row that was read is written or a dead letter."""
+        """Raises :class:`Refused` unless each row that was read is written or a dead letter."""
         if self.read != self.written + self.dead:
-            raise IngestError(
+            raise Refused(
                 f"{target}: read {self.read} rows, wrote {self.written} and kept {self.dead} as dead letters: "
                 f"{self.read - self.written - self.dead} are unaccounted for"
             )

@@ -20,7 +20,7 @@ from include.platform.settings import settings
 TOPICS = "airbyte.raw"
 RESERVED = TABLE.rpartition(".")[2]
 EMITTED_AT, LOADED_AT = "_emitted_at", "_loaded_at"
-PARTITION, OFFSET = "_partition", "_offset"
+PARTITION, OFFSET = "_kafka_partition", "_kafka_offset"
 UNDECLARED = "_undeclared"
 """Added to every table: when the source gave the row, when the table got it, where in Kafka it stood, and as JSON what the
 record has besides its declared fields."""
@@ -43,7 +43,7 @@ class Stream(BaseModel):
     key: tuple[str, ...] = Field((), description="The fields that tell rows apart; the source's own key when not given.")
     cursor: str = Field("", description="The field by which the source knows what is new; the source's own when not given.")
     table: str = Field("", pattern=r"^([a-z_][a-z0-9_]{0,99})?$", description="The table in raw; named as the stream by default.")
-    text: tuple[str, ...] = Field((), description="Fields kept as text, whatever type the source declares.")
+    text: tuple[str, ...] = Field((), description="Fields kept as text in a column <field>_text, whatever their type.")
 
 
 class DeadLetters(BaseModel):
@@ -135,6 +135,8 @@ class AirbytePipeline(PipelineFile):
             wanted = here[:2]
         for key in (key for key in wanted if not value.get(key)):
             problem("is missing; add it", key)
+        if value.get("source") == "landing":
+            problem("is the name of the landing bucket's DAG, ingest_landing; take another", "source")
         owners: dict[str, str] = {}
         streams = value.get("streams")
         for stream, given in streams.items() if isinstance(streams, Mapping) else ():

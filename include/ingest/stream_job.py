@@ -71,6 +71,7 @@ class Table:
         self.registry = Registry(job["registry"], job["registry_ca"])
         self.fault = job.get("fault", "")
         self.session = self.spark
+        self.error: Exception | None = None
 
     def run(self) -> None:
         reader = self.spark.readStream.format("kafka").options(**self.job["kafka"]).option("subscribe", self.stream["topic"])
@@ -94,6 +95,13 @@ class Table:
         query.awaitTermination()
 
     def batch(self, records: DataFrame, number: int) -> None:
+        try:
+            self._batch(records)
+        except Exception as error:
+            self.error = error  # what Spark says of it has no words of its own
+            raise
+
+    def _batch(self, records: DataFrame) -> None:
         self.session = records.sparkSession
         decoded = self.decoded(records)
         committed = self.committed()
@@ -126,8 +134,8 @@ class Table:
         rows = decoded.where("reason IS NULL").select(
             "row.*",
             f.current_timestamp().alias("_loaded_at"),
-            f.col("partition").alias("_partition"),
-            f.col("offset").alias("_offset"),
+            f.col("partition").alias("_kafka_partition"),
+            f.col("offset").alias("_kafka_offset"),
         )
         columns = self.session.table(self.name).schema.fields
         rows = rows.select(
@@ -152,7 +160,7 @@ class Table:
 
     def merge(self, rows: DataFrame) -> None:
         """The latest row of each key replaces the table's, unless that is later still."""
-        latest = Window.partitionBy(*self.key).orderBy(f.col("_partition").desc(), f.col("_offset").desc())
+        latest = Window.partitionBy(*self.key).orderBy(f.col("_kafka_partition").desc(), f.col("_kafka_offset").desc())
         rows = rows.withColumn("_rank", f.row_number().over(latest)).where("_rank = 1").drop("_rank")
         rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
         try:
@@ -164,7 +172,7 @@ class Table:
             updates = ", ".join(f"`{column}` = s.`{column}`" for column in rows.columns)
             self.session.sql(
                 f"MERGE INTO {self.name} t USING latest s ON {same} "
-                f"WHEN MATCHED AND s._offset > t._offset THEN UPDATE SET {updates} "
+                f"WHEN MATCHED AND s._kafka_offset > t._kafka_offset THEN UPDATE SET {updates} "
                 f"WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({values})"
             )
             if (added := self.added()) != keys:
@@ -203,7 +211,7 @@ class Table:
 
     def evolve(self, rows: DataFrame) -> None:
         """Make the table, or give it the columns that it lacks and the types that are wider now."""
-        own = {"_loaded_at": "timestamp", "_partition": "int", "_offset": "bigint"}
+        own = {"_loaded_at": "timestamp", "_kafka_partition": "int", "_kafka_offset": "bigint"}
         wanted = {**{field.name: field.dataType.simpleString() for field in rows.schema.fields}, **own}
         if not self.exists():
             self.session.sql(f"CREATE NAMESPACE IF NOT EXISTS lake.{self.stream['table'].partition('.')[0]}")
@@ -262,7 +270,7 @@ class Table:
         for snapshot in snapshots:
             if found := {k.removeprefix(PROPERTY): int(v) for k, v in snapshot["summary"].items() if k.startswith(PROPERTY)}:
                 return found
-        rows = self.session.sql(f"SELECT _partition AS p, max(_offset) + 1 AS o FROM {self.name} GROUP BY 1").collect()
+        rows = self.session.sql(f"SELECT _kafka_partition AS p, max(_kafka_offset) + 1 AS o FROM {self.name} GROUP BY 1").collect()
         return {str(row["p"]): row["o"] for row in rows}
 
     def added(self) -> int:
@@ -288,7 +296,7 @@ def main(job_file: str, result_file: str) -> None:
             table.run()
         except Exception as error:
             traceback.print_exc()
-            return stream["table"], {**table.counts, "changes": table.changes, "error": words(error)}
+            return stream["table"], {**table.counts, "changes": table.changes, "error": words(table.error or error)}
         return stream["table"], {**table.counts, "changes": table.changes}
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -299,10 +307,8 @@ def main(job_file: str, result_file: str) -> None:
 
 def words(error: BaseException) -> str:
     """An error's first cause, one line."""
-    lines = str(error).splitlines() or [type(error).__name__]
-    for line in reversed(lines):
-        if "JobError: " in line:
-            return line.partition("JobError: ")[2].strip()
+    lines = [line.lstrip(": ") for line in str(error).splitlines() if not line.startswith("An error occurred while calling ")]
+    lines = lines or [type(error).__name__]
     causes = [line for line in lines if line.startswith("Caused by: ")]
     return " ".join((lines[0] if not causes else causes[-1].removeprefix("Caused by: ")).split())[:1000]
 
