@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from include.cdc.check import check as check_source
-from include.cdc.pipelines import Pipeline, PipelineError, files, read_all
+from include.cdc.pipelines import Pipeline, PipelineError, files, read_all, read_kinds
 from include.cli.console import ME, CliError, complain, say
+from include.ingest.sources import AirbytePipeline
 from include.platform.airflow import AirflowClient, AirflowError
 from include.platform.endpoints import Endpoints, local_endpoints
 from include.platform.settings import Settings, settings
@@ -33,6 +34,11 @@ def check(paths: list[Path], offline: bool, s: Settings = settings) -> None:
                 problems += error.problems
             else:
                 say(f"[green]ok[/]  {pipeline.path.name}: {what} [dim]({how})[/]")
+    for source in (one for one in read_kinds(asked.values())[0] if isinstance(one, AirbytePipeline)):
+        by = f"Airbyte server {source.server}" if source.remote else f"{source.connector}=={source.version}"
+        count = len(source.streams)
+        what = f"source {source.source}, {count} stream{'s' * (count != 1)} by {by}"
+        say(f"[green]ok[/]  {source.path.name}: {what} [dim](file only: ingest_{source.source} checks the source)[/]")
     if problems:
         complain("\n".join(problems))
         raise CliError(f"{len(problems)} problem{'s' * (len(problems) != 1)}")

@@ -272,7 +272,10 @@ def _program(pipeline: AirbytePipeline, folder: Path) -> Path:
 def _uv(s: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
     uv = s.envs / "tools" / "bin" / "uv"
     command = [str(uv), "--no-progress", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_S, stdin=subprocess.DEVNULL)
+    cache = {"UV_CACHE_DIR": str(s.data("ingest") / "cache")} if s.docker else {}  # its user has no home there
+    return subprocess.run(
+        command, env={**os.environ, **cache}, capture_output=True, text=True, timeout=INSTALL_S, stdin=subprocess.DEVNULL
+    )
 
 
 @contextmanager

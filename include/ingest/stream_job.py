@@ -270,8 +270,8 @@ class Table:
         for snapshot in snapshots:
             if found := {k.removeprefix(PROPERTY): int(v) for k, v in snapshot["summary"].items() if k.startswith(PROPERTY)}:
                 return found
-        rows = self.session.sql(f"SELECT _kafka_partition AS p, max(_kafka_offset) + 1 AS o FROM {self.name} GROUP BY 1").collect()
-        return {str(row["p"]): row["o"] for row in rows}
+        ends = f"SELECT _kafka_partition AS p, max(_kafka_offset) + 1 AS o FROM {self.name} GROUP BY 1"
+        return {str(row["p"]): row["o"] for row in self.session.sql(ends).collect()}
 
     def added(self) -> int:
         """Rows that the table's newest snapshot added."""
