@@ -39,6 +39,8 @@ CONNECTION = r"^[A-Za-z0-9_.:/\\#!()-]{1,200}$"
 
 KINDS = {"cdc": "include.cdc.pipelines:Pipeline", "airbyte": "include.ingest.sources:AirbytePipeline"}
 """Kind of a pipeline file → its model, as module:class."""
+LANDING = "landing"
+"""The kind of files that are no pipelines: how a landing bucket's folder is read (:mod:`include.ingest.landing_options`)."""
 
 SCHEMA = Path(__file__).resolve().parents[1] / "pipelines" / "schema.json"
 SHOWN = 60
@@ -256,7 +258,7 @@ def lake_name(table: str) -> str:
 
 
 def load(path: Path) -> PipelineFile:
-    """Read one pipeline file. Raises :class:`PipelineError` with all of its problems."""
+    """Read one pipeline file. Raises :class:`PipelineError` with all of its problems; with none for kind landing."""
     try:
         if path.exists() and not path.is_file():
             raise PipelineError([f"{path.name}:1: is not a file; a pipeline is one YAML file"])
@@ -271,8 +273,10 @@ def load(path: Path) -> PipelineFile:
             document.problems.append(Problem(1, (), "must be a mapping with the keys source, connection and tables"))
         raise PipelineError([_text(path, problem) for problem in document.problems])
     kind = document.value.get("kind", "cdc")
+    if kind == LANDING:
+        raise PipelineError([])
     if not isinstance(kind, str) or kind not in KINDS:
-        text = f"must be {' or '.join(map(repr, KINDS))}, not {shown(kind)}"
+        text = f"must be {', '.join(map(repr, KINDS))} or {LANDING!r}, not {shown(kind)}"
         raise PipelineError([_text(path, Problem(document.line(("kind",)), ("kind",), text))])
     model = _model(kind)
     problems = [*document.problems, *model.problems(document)]

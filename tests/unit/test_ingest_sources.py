@@ -56,7 +56,7 @@ def test_a_good_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("good", "bad", "line", "text"),
     [
-        ("kind: airbyte", "kind: airbite", 1, "kind: must be 'cdc' or 'airbyte', not 'airbite'"),
+        ("kind: airbyte", "kind: airbite", 1, "kind: must be 'cdc', 'airbyte' or 'landing', not 'airbite'"),
         ("version: 7.2.1", "version: 7", 4, "version: must be a text, not 7 (a number); write it in quotes"),
         ("version: 7.2.1\n", "", 1, "version: is missing; add it"),
         ("airbyte-source-faker", "pip install x", 3, "is no name of a Python package"),
