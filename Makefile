@@ -11,7 +11,7 @@ TESTS ?= tests
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint benchmark images lock clean
-.PHONY: secrets certificates check-docker up down test-docker test-faults test-ha
+.PHONY: secrets certificates check-docker up down test-docker test-faults test-ha test-ingest
 
 help: ## List the goals
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -61,6 +61,10 @@ test-ha: ## Pass all tests of what fails and is outgrown, those of the whole Com
 test-faults: ## Pass the tests that crash every service and layer of the local platform
 	@./shudl setup
 	@SHUDL_FAULT_TESTS=1 $(RUN) -m pytest tests/faults
+
+test-ingest: ## Pass the tests of connectors, Kafka to Iceberg and their kills, on the engines alone that they need (TESTS=path)
+	@./shudl setup
+	@SHUDL_INGEST_TESTS=1 $(RUN) -m pytest $(if $(filter-out tests,$(TESTS)),$(TESTS),tests/ingest)
 
 lock: ## Make the locks anew from requirements.in, *.in and jars.toml
 	@./shudl lock

@@ -25,7 +25,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["tests.live"]
 
-ORDER = ("unit", "docker", "ha", "dags", "integration", "faults")
+ORDER = ("unit", "docker", "ha", "dags", "ingest", "integration", "faults")
 
 
 def pytest_sessionstart(session) -> None:

@@ -1,0 +1,186 @@
+"""Kafka into Iceberg: each record once, whatever is killed; what does not decode is a dead letter; tables follow the stream."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import threading
+import time
+from typing import Any
+
+import fastavro
+import psutil
+import pytest
+
+from include.ingest import deadletters
+from include.ingest.airbyte import REASON
+from include.ingest.airbyte_schema import Columns, Encoder
+from include.ingest.deadletters import IngestError, Refused
+from include.ingest.registry import Registry
+from include.ingest.stream import load
+from include.lake.catalog import Lake
+from include.platform.endpoints import Endpoints
+from include.platform.kafka import client_config
+from tests.ingest.conftest import Tables, pipeline
+
+IDS = {"id": {"type": "integer"}, "n": {"type": "integer"}}
+
+
+class Topic:
+    """Writes records as the first hop does."""
+
+    def __init__(self, table: str, endpoints: Endpoints, key: tuple[str, ...] = ()) -> None:
+        from confluent_kafka import Producer
+
+        self.table, self.topic, self.endpoints, self.key = table, f"airbyte.raw.{table}", endpoints, key
+        self.producer = Producer(client_config(endpoints["shudl_kafka"], {"linger.ms": 20}))
+
+    def write(self, rows: list[dict[str, Any]], properties: dict[str, Any] = IDS) -> None:
+        columns = Columns.of(self.table, {"properties": properties}, key=self.key)
+        encoder = Encoder(columns, Registry(self.endpoints).register(f"{self.topic}-value", columns.avro))
+        for row in rows:
+            self.raw(encoder.encode(row, 1_700_000_000_000))
+
+    def raw(self, value: bytes | None, reason: str = "") -> None:
+        self.producer.produce(self.topic, value, headers=[(REASON, reason.encode())] if reason else None)
+        self.producer.poll(0)
+
+    def flush(self) -> None:
+        assert self.producer.flush(60) == 0
+
+
+def source(name: str, rows: int = 0, **stream: Any) -> Any:
+    return pipeline(name, {name: stream}, connector="c", version="1", dead_letters={"rows": rows})
+
+
+@pytest.mark.parametrize("write", ["append", "dedup"])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_driver_killed_about_the_commit(engines: Endpoints, tables: Tables, write: str, moment: str) -> None:
+    """Killed with SIGKILL after the dead letters, or after the commit: the next run makes it whole, and no row comes twice."""
+    name = f"kill_{write}_{moment}"
+    topic = Topic(name, engines, ("id",) if write == "dedup" else ())
+    topic.write([{"id": i % 400, "n": i} for i in range(1000)])
+    topic.raw(b"no record")
+    topic.flush()
+    shop = source(name, rows=1, write=write)
+    with pytest.raises(IngestError, match="ended with code"):
+        load(shop, engines, "r1", fault=f"raw.{name}:{moment}")
+    told = load(shop, engines, "r2")[f"raw.{name}"]
+    assert (told["read"], told["again"]) == ((1001, 0) if moment == "before" else (0, 1))
+    rows = sorted((row["id"], row["n"]) for row in tables.rows(f"raw.{name}", "id", "n"))
+    everything = sorted((i % 400, i) for i in range(1000))
+    latest = sorted({i % 400: i for i in range(1000)}.items())
+    assert rows == (everything if write == "append" else latest)
+    (letter,) = deadletters.open_of(Lake.from_endpoints(engines), f"raw.{name}")
+    assert (letter.raw, letter.position) == (b"no record", 1000)
+    assert load(shop, engines, "r3")[f"raw.{name}"]["read"] == 0
+
+
+def test_an_executor_killed_while_it_writes(engines: Endpoints, tables: Tables) -> None:
+    topic = Topic("kill_executor", engines)
+    topic.write([{"id": i, "n": i} for i in range(400_000)])
+    topic.flush()
+    killed: list[int] = []
+
+    def kill() -> None:
+        deadline = time.monotonic() + 300
+        while not killed and time.monotonic() < deadline:
+            for process in psutil.process_iter(["cmdline"]):
+                line = " ".join(process.info["cmdline"] or [])
+                if "CoarseGrainedExecutorBackend" in line and engines["shudl_spark"].host in line:
+                    time.sleep(5)
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed.append(process.pid)
+                    break
+            time.sleep(0.2)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    told = load(source("kill_executor"), engines, "r1")["raw.kill_executor"]
+    killer.join()
+    assert killed and told["read"] == told["written"] == 400_000
+    ids = [row["id"] for row in tables.rows("raw.kill_executor", "id")]
+    assert len(ids) == len(set(ids)) == 400_000 and sum(ids) == 400_000 * 399_999 // 2
+
+
+def test_a_checkpoint_that_is_lost(engines: Endpoints, tables: Tables) -> None:
+    """The table itself says where it ends."""
+    import boto3
+
+    topic = Topic("lost", engines)
+    topic.write([{"id": i, "n": i} for i in range(100)])
+    topic.flush()
+    load(source("lost"), engines, "r1")
+    at = engines["shudl_s3"]
+    s3 = boto3.client("s3", endpoint_url=at.url, aws_access_key_id=at.login, aws_secret_access_key=at.password, region_name="x")
+    held = s3.list_objects_v2(Bucket="lake", Prefix="checkpoints/ingest/lost/").get("Contents", [])
+    assert held, "the checkpoint is in the lake's bucket"
+    for item in held:
+        s3.delete_object(Bucket="lake", Key=item["Key"])
+    topic.write([{"id": i, "n": i} for i in range(100, 150)])
+    topic.flush()
+    assert load(source("lost"), engines, "r2")["raw.lost"]["read"] == 50
+    assert sorted(row["id"] for row in tables.rows("raw.lost", "id")) == list(range(150))
+
+
+def test_dead_letters_and_their_replay(engines: Endpoints, tables: Tables) -> None:
+    """Each kind of record that is none has its reason; too many fail the run, which wrote the rest; what fits now is a row."""
+    topic = Topic("dead", engines)
+    topic.write([{"id": i, "n": 1} for i in range(10)])
+    topic.raw(None)
+    topic.raw(b"garbage")
+    topic.raw(b"\0\x7f\xff\xff\xff\x02")
+    known = next(iter(Registry(engines).versions(f"{topic.topic}-value")))
+    topic.raw(b"\0" + known.to_bytes(4, "big") + b"\x02" + b"\xff" * 12)
+    topic.raw(b'{"id":"x","n":5}', 'field id: "x" is no integer')
+    topic.raw(b'{"id":77,"n":5}', "field n: a mistake that was mended since")
+    topic.flush()
+    with pytest.raises(Refused, match=r"raw.dead: 6 of 16 rows are dead letters, at most 5 are allowed"):
+        load(source("dead", rows=5), engines, "r1")
+    assert len(tables.rows("raw.dead", "id")) == 10
+    lake = Lake.from_endpoints(engines)
+    reasons = {letter.position: letter.reason for letter in deadletters.open_of(lake, "raw.dead")}
+    assert list(reasons) and reasons[10] == "the record has no value"
+    assert reasons[11] == "the value does not begin as the schema registry's format does"
+    assert "is none of airbyte.raw.dead-value" in reasons[12] and reasons[13] == f"the value cannot be read with schema {known}"
+    assert reasons[14] == 'field id: "x" is no integer'
+
+    for run in ("p1", "p2"):
+        deadletters.replay(engines, "raw.dead", run)
+        assert sorted(row["id"] for row in tables.rows("raw.dead", "id")) == [*range(10), 77]
+    assert sorted(letter.position for letter in deadletters.open_of(lake, "raw.dead")) == [10, 11, 12, 13, 14]
+
+
+def test_a_table_follows_its_stream(engines: Endpoints, tables: Tables) -> None:
+    """Records of three versions in one batch; a column more, one that is wider; a type that cannot follow is refused."""
+    registry, topic = Registry(engines), Topic("evolve", engines)
+
+    def version(kind: Any, *more: str) -> tuple[int, dict[str, Any]]:
+        head = {"type": "record", "name": "evolve", "namespace": "airbyte.raw"}
+        fields = [{"name": "id", "type": ["null", kind], "default": None}]
+        fields += [{"name": name, "type": ["null", "string"], "default": None} for name in more]
+        fields.append({"name": "_emitted_at", "type": {"type": "long", "logicalType": "timestamp-millis"}})
+        schema = {**head, "fields": fields}
+        return registry.register(f"{topic.topic}-value", schema), schema
+
+    def write(kind: Any, row: dict[str, Any], *more: str) -> None:
+        schema_id, schema = version(kind, *more)
+        out = io.BytesIO()
+        fastavro.schemaless_writer(out, fastavro.parse_schema(schema), {"_emitted_at": 0, **row})
+        topic.raw(b"\0" + schema_id.to_bytes(4, "big") + out.getvalue())
+        topic.flush()
+
+    write("int", {"id": 1})
+    load(source("evolve"), engines, "r1")
+    assert tables.types("raw.evolve")["id"] == "int"
+    write("int", {"id": 2})
+    write("long", {"id": 2**40})
+    write("long", {"id": 4, "x": "ü"}, "x")
+    told = load(source("evolve"), engines, "r2")["raw.evolve"]
+    assert sorted(told["changes"]) == ["added raw.evolve.x string", "widened raw.evolve.id to bigint"]
+    found = sorted((row["id"], row["x"]) for row in tables.rows("raw.evolve", "id", "x"))
+    assert found == [(1, None), (2, None), (4, "ü"), (2**40, None)]
+    write("string", {"id": "five"}, "x")
+    with pytest.raises(IngestError, match="field id was long and is now string; give the stream another table"):
+        load(source("evolve"), engines, "r3")
