@@ -10,14 +10,14 @@ from benchmarks.machine import facts
 from include.cli.console import complain, say
 from include.platform.evidence import write_evidence
 
-NAMES = ("demo", "bootstrap", "freshness", "proof", "copy", "dbt")
+NAMES = ("demo", "bootstrap", "freshness", "proof", "copy", "dbt", "ingest_connector", "ingest_kafka")
 
 
 def main() -> int:
     wanted = sys.argv[1:]
     if len(wanted) != 1 or wanted[0] not in NAMES:
         for name in NAMES:
-            say(f"[bold]{name:<12}[/]{(importlib.import_module(f'benchmarks.{name}').__doc__ or '').splitlines()[0]}")
+            say(f"[bold]{name:<18}[/]{(importlib.import_module(f'benchmarks.{name}').__doc__ or '').splitlines()[0]}")
         if wanted:
             complain(f"{' '.join(wanted)}: no such benchmark")
         return 2 if wanted else 0
