@@ -19,7 +19,7 @@ from tests.live import Platform
 
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("quickstart", "sources", "write-a-model", "benchmarks", "troubleshooting")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("quickstart", "sources", "write-a-model", "ingest", "benchmarks", "troubleshooting")),
 ]
 BLOCKS = {block: page.stem for page in PAGES for block in blocks.blocks(page, containers=False)}
 SHORTER = {
