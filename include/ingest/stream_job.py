@@ -144,22 +144,26 @@ class Table:
                 for c in columns
             )
         )
-        for partition, end in ends.items():
-            self.session.conf.set(f"{SNAPSHOT_PROPERTY}{PROPERTY}{partition}", str(end))
+        said = {f"{PROPERTY}{partition}": str(end) for partition, end in ends.items()}
+        for name, value in said.items():
+            self.session.conf.set(f"{SNAPSHOT_PROPERTY}{name}", value)
         written = read - dead
-        if self.key:
-            self.merge(rows)
+        if self.key and written:
+            wanted = self.merge(rows)
         else:
-            rows.writeTo(self.name).append()
-            if (added := self.added()) != written:
-                raise JobError(f"{self.stream['table']}: {written} rows were to be written, the commit has {added}")
+            rows.writeTo(self.name).append()  # without rows too: the commit says how far the table is
+            wanted = written
+        for name in said:
+            self.session.conf.unset(f"{SNAPSHOT_PROPERTY}{name}")
+        if (added := self.added(said)) != wanted:
+            raise JobError(f"{self.stream['table']}: {wanted} rows were to be written, the commit has {added}")
         self.fail_if("after")
         self.counts["read"] += read
         self.counts["written"] += written
         self.counts["dead"] += dead
 
-    def merge(self, rows: DataFrame) -> None:
-        """The latest row of each key replaces the table's, unless that is later still."""
+    def merge(self, rows: DataFrame) -> int:
+        """The latest row of each key replaces the table's, unless that is later still. How many keys there are."""
         latest = Window.partitionBy(*self.key).orderBy(f.col("_kafka_partition").desc(), f.col("_kafka_offset").desc())
         rows = rows.withColumn("_rank", f.row_number().over(latest)).where("_rank = 1").drop("_rank")
         rows = rows.persist(StorageLevel.MEMORY_AND_DISK)
@@ -175,8 +179,7 @@ class Table:
                 f"WHEN MATCHED AND s._kafka_offset > t._kafka_offset THEN UPDATE SET {updates} "
                 f"WHEN NOT MATCHED THEN INSERT ({columns}) VALUES ({values})"
             )
-            if (added := self.added()) != keys:
-                raise JobError(f"{self.stream['table']}: {keys} keys were to be written, the commit has {added}")
+            return keys
         finally:
             rows.unpersist()
 
@@ -273,12 +276,13 @@ class Table:
         ends = f"SELECT _kafka_partition AS p, max(_kafka_offset) + 1 AS o FROM {self.name} GROUP BY 1"
         return {str(row["p"]): row["o"] for row in self.session.sql(ends).collect()}
 
-    def added(self) -> int:
-        """Rows that the table's newest snapshot added."""
-        (snapshot,) = self.session.sql(
-            f"SELECT summary['added-records'] FROM {self.name}.snapshots ORDER BY committed_at DESC LIMIT 1"
+    def added(self, said: dict[str, str]) -> int:
+        """Rows that the newest snapshot which says so added; -1 where there is none."""
+        same = " AND ".join(f"summary['{name}'] = '{value}'" for name, value in said.items())
+        found = self.session.sql(
+            f"SELECT summary['added-records'] FROM {self.name}.snapshots WHERE {same} ORDER BY committed_at DESC LIMIT 1"
         ).collect()
-        return int(snapshot[0] or 0)
+        return int(found[0][0] or 0) if found else -1
 
     def fail_if(self, where: str) -> None:
         """Tests kill the driver here, by the job's ``fault``: ``raw.users:after``."""

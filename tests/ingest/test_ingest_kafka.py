@@ -50,31 +50,34 @@ class Topic:
         assert self.producer.flush(60) == 0
 
 
-def source(name: str, rows: int = 0, **stream: Any) -> Any:
-    return pipeline(name, {name: stream}, connector="c", version="1", dead_letters={"rows": rows})
+def source(name: str, rows: int = 0, **streams: dict[str, Any]) -> Any:
+    return pipeline(name, streams or {name: {}}, connector="c", version="1", dead_letters={"rows": rows})
 
 
-@pytest.mark.parametrize("write", ["append", "dedup"])
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_driver_killed_about_the_commit(engines: Endpoints, tables: Tables, write: str, moment: str) -> None:
-    """Killed with SIGKILL after the dead letters, or after the commit: the next run makes it whole, and no row comes twice."""
-    name = f"kill_{write}_{moment}"
-    topic = Topic(name, engines, ("id",) if write == "dedup" else ())
-    topic.write([{"id": i % 400, "n": i} for i in range(1000)])
-    topic.raw(b"no record")
-    topic.flush()
-    shop = source(name, rows=1, write=write)
-    with pytest.raises(IngestError, match="ended with code"):
-        load(shop, engines, "r1", fault=f"raw.{name}:{moment}")
-    told = load(shop, engines, "r2")[f"raw.{name}"]
-    assert (told["read"], told["again"]) == ((1001, 0) if moment == "before" else (0, 1))
-    rows = sorted((row["id"], row["n"]) for row in tables.rows(f"raw.{name}", "id", "n"))
-    everything = sorted((i % 400, i) for i in range(1000))
-    latest = sorted({i % 400: i for i in range(1000)}.items())
-    assert rows == (everything if write == "append" else latest)
-    (letter,) = deadletters.open_of(Lake.from_endpoints(engines), f"raw.{name}")
-    assert (letter.raw, letter.position) == (b"no record", 1000)
-    assert load(shop, engines, "r3")[f"raw.{name}"]["read"] == 0
+def test_drivers_killed_about_commits(engines: Endpoints, tables: Tables) -> None:
+    """Killed with SIGKILL after the dead letters and after the commit, appending and merging: no row is lost or comes twice."""
+    written, merged = Topic("kill_append", engines), Topic("kill_dedup", engines, ("id",))
+    shop = source("kill", rows=5, kill_append={"write": "append"}, kill_dedup={"write": "dedup"})
+    rounds = [f"raw.kill_{write}:{moment}" for write in ("append", "dedup") for moment in ("before", "after")]
+    rows = []
+    for number, fault in enumerate([*rounds, ""]):
+        fresh = [{"id": n % 400, "n": number * 1000 + n} for n in range(1000)]
+        rows += fresh
+        for topic in (written, merged):
+            topic.write(fresh)
+            topic.raw(f"no record {number}".encode())
+            topic.flush()
+        if fault:
+            with pytest.raises(IngestError, match="ended with code"):
+                load(shop, engines, f"r{number}", fault=fault)
+    load(shop, engines, "last")
+    assert all(told["read"] == 0 for told in load(shop, engines, "again").values())
+    found = {name: sorted((row["id"], row["n"]) for row in tables.rows(f"raw.{name}", "id", "n")) for name in shop.streams}
+    assert found["kill_append"] == sorted((row["id"], row["n"]) for row in rows)
+    assert found["kill_dedup"] == sorted({row["id"]: row["n"] for row in rows}.items())
+    for name in shop.streams:
+        letters = list(deadletters.open_of(Lake.from_endpoints(engines), f"raw.{name}"))
+        assert sorted(letter.raw for letter in letters) == [f"no record {number}".encode() for number in range(5)]
 
 
 def test_an_executor_killed_while_it_writes(engines: Endpoints, tables: Tables) -> None:
