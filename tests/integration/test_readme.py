@@ -17,9 +17,10 @@ from include.platform.settings import ROOT, settings
 from tests import blocks
 from tests.live import Platform
 
+GUIDES = ("quickstart", "sources", "write-a-model", "ingest", "benchmarks", "troubleshooting")
 PAGES = [
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("quickstart", "sources", "write-a-model", "ingest", "benchmarks", "troubleshooting")),
+    *(ROOT / "docs" / f"{name}.md" for name in GUIDES),
 ]
 BLOCKS = {block: page.stem for page in PAGES for block in blocks.blocks(page, containers=False)}
 SHORTER = {
