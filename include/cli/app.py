@@ -244,19 +244,25 @@ def check(
 def run(
     dag_id: Annotated[str, typer.Argument(metavar="DAG", help="For example cdc_flights, or prove_flights.")],
     timeout: Annotated[float, typer.Option(min=1, metavar="S", help="Give up following after so many seconds.")] = 3600,
+    conf: Annotated[str, typer.Option(metavar="JSON", help='The run\'s parameters, for example \'{"fault": "kill"}\'.')] = "{}",
 ) -> None:
     """Run a DAG in Airflow and follow it to its end.
 
     A paused DAG is unpaused: one with a schedule goes on by itself. A run that is under way is followed.
     """
+    import json
     import time
 
     from include.cli.dags import RunBoard, follow
     from include.platform.airflow import AirflowClient
 
+    try:
+        parameters = json.loads(conf)
+    except ValueError as error:
+        raise CliError(f"--conf {conf}: not JSON: {error}", USAGE) from None
     with interruptible("The run goes on in Airflow."), AirflowClient() as airflow, RunBoard(dag_id) as board:
         airflow.wait_for_dags({dag_id})
-        follow(airflow, dag_id, time.monotonic() + timeout, board.show)
+        follow(airflow, dag_id, time.monotonic() + timeout, board.show, parameters)
 
 
 source = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})

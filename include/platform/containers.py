@@ -90,6 +90,22 @@ class Containers:
                 self._api.stop(container, timeout=wait_s)  # docker-py waits that much longer for the answer
         return bool(up)
 
+    def crash(self, name: str, part: str = "") -> None:
+        for container in self._part(name, part):
+            with self._asking(container):
+                self._api.restart(container, timeout=0)  # nothing is waited for before SIGKILL
+
+    def kill(self, name: str, part: str = "") -> None:
+        for container in self._part(name, part):
+            with self._asking(container):
+                self._api.stop(container, timeout=0)
+
+    @staticmethod
+    def _part(name: str, part: str) -> tuple[str, ...]:
+        if part and part not in service(name).containers:
+            raise ValueError(f"{name} has no container {part}; it has {', '.join(service(name).containers)}")
+        return (f"{PROJECT}-{part}-1",) if part else container_names(name)
+
     def state(self, name: str) -> str:
         try:
             states = self._states(name).values()

@@ -140,8 +140,13 @@ def _members(svc: Service) -> dict[str, str]:
 
 def _admin(name: str, s: Settings) -> dict[str, str]:
     """Who may administer the service, where ShuDL signs in as that."""
-    secret = {"keycloak": "keycloak_admin", "grafana": "grafana_admin", "kafka-ui": "kafka_ui_login"}.get(name)
-    return {"login": "admin", "password": s.secret(secret)} if secret else {}
+    login, secret = {
+        "keycloak": ("admin", "keycloak_admin"),
+        "grafana": ("admin", "grafana_admin"),
+        "kafka-ui": ("admin", "kafka_ui_login"),
+        "patroni": ("patroni", "patroni_rest"),
+    }.get(name, ("", ""))
+    return {"login": login, "password": s.secret(secret)} if secret else {}
 
 
 def _kafka(s: Settings) -> dict[str, str]:

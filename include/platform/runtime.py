@@ -24,6 +24,12 @@ class Runtime(Protocol):
     def stop(self, name: str) -> bool:
         """Stop a service and wait until it has ended. False when it did not run."""
 
+    def crash(self, name: str, part: str = "") -> None:
+        """End a service, or one of the containers that it is made of, without warning; it is started again at once."""
+
+    def kill(self, name: str, part: str = "") -> None:
+        """The same, and it stays down until it is started."""
+
     def state(self, name: str) -> str:
         """``stopped``, ``starting``, ``running``, ``restarting``, ``stopping`` or ``failed``."""
 

@@ -15,6 +15,7 @@ import sys
 import time
 import xmlrpc.client
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -202,6 +203,23 @@ class Supervisor:
                 time.sleep(0.1)  # it has crashed, and is about to be started again
             else:
                 return True
+
+    def crash(self, name: str, part: str = "") -> None:
+        """SIGKILL to all processes of a service, which supervisord starts again."""
+        pid = self.info(name)["pid"]
+        if pid is None:
+            raise SupervisorError(f"{name} does not run; start it with ./shudl up")
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.wait(RESTARTS_WITHIN_S)
+
+    def kill(self, name: str, part: str = "") -> None:
+        """SIGKILL to all processes of a service, which stays down."""
+        self.crash(name)
+        self.stop(name)
 
     def stop_many(self, names: Iterable[str]) -> None:
         """Stop services at once and wait until all have ended."""

@@ -23,6 +23,7 @@ from shudl.endpoints import from_connection
 POOLS = {
     "trino": (4, "Queries that run at once on Trino"),
     "clickhouse": (2, "Loads and queries that run at once on ClickHouse"),
+    "drill": (1, "Faults on purpose, one at a time"),
     "flink": (1, "Submissions to Flink, one at a time"),
     "landing": (2, "Folders of the landing bucket that are loaded at once"),
 }

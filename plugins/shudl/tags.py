@@ -12,3 +12,4 @@ class Tag(StrEnum):
     TRANSFORM = "transform"
     PROOF = "proof"
     DEMO = "demo"
+    DRILL = "drill"

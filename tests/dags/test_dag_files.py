@@ -16,6 +16,8 @@ DAG_IDS = {
     "check_pipelines",
     "demo_load",
     "demo_replay",
+    "drill_postgres_failover",
+    "drill_service",
     "ingest_landing",
     "platform_bootstrap",
     "platform_stop",

@@ -51,6 +51,9 @@ CASES: dict[str, Case] = {
             'patroni_sync_standby{service="patroni1"}': "0x60",
         }
     ),
+    "ChangesWaitForStandby": Case({"fencer_standby_away_seconds": "0x9 120x14 0x30", "fencer_changes_without_standby": "0x60"}),
+    "ChangesWithoutStandby": Case({"fencer_changes_without_standby": "0x9 1x14 0x30"}),
+    "FencerBlind": Case({**PRIMARY, 'fencer_watches_primary{service="fencer"}': "1x9 0x14 1x30"}),
     "PostgresStandbyBehind": Case(
         {
             **{f'patroni_xlog_location{{service="{name}"}}': f"{2 * GB}x60" for name in ("patroni1",)},
