@@ -21,7 +21,7 @@ from include.cdc.pipelines import by_source
 from include.drills.cluster import Cluster, DrillError, wait
 from include.drills.writer import Table, Writer
 from include.platform import checks
-from include.platform.catalog import CONN_IDS
+from include.platform.catalog import CONN_IDS, service
 from include.platform.endpoints import Endpoints
 from include.platform.runtime import Runtime, runtime
 from include.platform.settings import settings
@@ -159,11 +159,7 @@ class Drill:
         if self.service == "postgresql":
             self._fail_over(Cluster(self.endpoints))
             return
-        part = ""
-        if self.service == "standby":
-            part = Cluster(self.endpoints).standby()
-        elif self.service == "etcd":
-            part = "etcd1"
+        part = Cluster(self.endpoints).standby() if self.service == "standby" else next(iter(service(self.named).containers), "")
         self.say(f"{self.fault}: {part or self.service}")
         self.runtime.crash(self.named, part)
 
@@ -187,12 +183,12 @@ class Drill:
             connection.execute(PLANES.remove)
 
 
-def own(endpoints: Endpoints, service: str, is_external: Callable[[Any], bool]) -> None:
+def own(endpoints: Endpoints, name: str, is_external: Callable[[Any], bool]) -> None:
     """Raises :class:`DrillError` for what this platform does not run itself: a service or source of somebody else."""
-    name = NAMED.get(service, service)
-    if name not in CONN_IDS:
-        raise DrillError(f"{service}: there is none on one machine; run drill_service with postgres there")
-    for conn_id in (CONN_IDS[name], "flights_db"):
+    member = NAMED.get(name, name)
+    if member not in CONN_IDS:
+        raise DrillError(f"{name}: there is none on one machine; run drill_service with postgres there")
+    for conn_id in (CONN_IDS[member], "flights_db"):
         if is_external(endpoints[conn_id]):
             raise DrillError(
                 f"connection {conn_id} leads to {endpoints[conn_id].address}, which is not this platform's: no drill"
