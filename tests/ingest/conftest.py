@@ -54,7 +54,8 @@ def engines() -> Iterator[Endpoints]:
                 assert time.monotonic() < deadline, f"{name}: {error}"
                 time.sleep(0.5)
     yield endpoints
-    supervisor.shutdown()
+    if not os.environ.get("SHUDL_TEST_KEEP"):
+        supervisor.shutdown()
 
 
 class Tables:
