@@ -160,7 +160,8 @@ def test_a_second_broker_does_not_run_without_the_profile(tmp_path: Path) -> Non
 
 def replicas(described: str, brokers: int = 3) -> dict[str, Any]:
     text = (SERVICES / "kafka" / "entrypoint.sh").read_text()
-    function = text[text.index("replicas() {") : text.index("\n}\n", text.index("replicas() {")) + 2]
+    begin = text.index("\nreplicas() {")
+    function = text[begin : text.index("\n}\n", begin) + 2]
     done = subprocess.run(
         ["bash", "-c", f"{function}\nreplicas {brokers}"], input=described, capture_output=True, text=True, timeout=20
     )

@@ -66,9 +66,10 @@ tool() {
     return "$status"
 }
 
-# ask CLASS ARG...: prints what a tool says to a broker among ours.
+# ask CLASS ARG...: prints what a tool answers; `as_broker` are the arguments by which it signs in.
+as_broker=(--command-config "$RUN_DIR/admin.properties")
 ask() {
-    "${java[@]}" "$1" "${@:2}" --command-config "$RUN_DIR/admin.properties" 2>/dev/null
+    "${java[@]}" "$@" 2>/dev/null
 }
 
 listens() { # HOST PORT
@@ -80,7 +81,7 @@ cluster_id() {
     local broker
     for broker in "${brokers[@]}"; do
         if [ "$broker" != "$KAFKA_HOST" ] && listens "$broker" "$KAFKA_BROKER_PORT"; then
-            ask org.apache.kafka.tools.ClusterTool cluster-id --bootstrap-server "$broker:$KAFKA_BROKER_PORT" | sed -n 's/^Cluster ID: //p'
+            ask org.apache.kafka.tools.ClusterTool cluster-id --bootstrap-server "$broker:$KAFKA_BROKER_PORT" "${as_broker[@]}" | sed -n 's/^Cluster ID: //p'
             return
         fi
     done
@@ -121,24 +122,46 @@ renew_passwords() {
     echo "kafka: the users' passwords are those of their files" >&2
 }
 
+# Data of before others could join: its voters stand in the settings, not in the log.
+static_voters() {
+    grep -qs '"data_version":0' "$KAFKA_DATA_DIR/__cluster_metadata-0/quorum-state"
+}
+
+# Beside the first broker: lets others join data of before they could.
+let_join() {
+    local deadline=$((SECONDS + 300))
+    wait_for 127.0.0.1 "$KAFKA_BROKER_PORT" 120
+    until ask org.apache.kafka.tools.FeatureCommand --bootstrap-server "127.0.0.1:$KAFKA_BROKER_PORT" "${as_broker[@]}" \
+        upgrade --feature kraft.version=1 >/dev/null; do
+        [ "$SECONDS" -lt "$deadline" ] || die "kraft.version could not be raised to 1 within 300 s; restart Kafka to try again"
+        sleep 3
+    done
+    echo "kafka: voters stand in the log now: other brokers can join" >&2
+}
+
 # Beside the first broker: topics that have fewer replicas than there are brokers get them; what is new has them by itself.
 replicate() {
-    local topics plan="$RUN_DIR/replicas.json" deadline=$((SECONDS + 300))
+    local server=127.0.0.1:$KAFKA_BROKER_PORT plan="$RUN_DIR/replicas.json" deadline=$((SECONDS + 300))
     wait_for 127.0.0.1 "$KAFKA_BROKER_PORT" 120
-    while true; do
-        if topics=$(ask org.apache.kafka.tools.TopicCommand --bootstrap-server "127.0.0.1:$KAFKA_BROKER_PORT" --describe) &&
-            replicas "$KAFKA_REPLICATION" <<<"$topics" >"$plan" &&
-            { ! grep -q topic "$plan" || ask org.apache.kafka.tools.reassign.ReassignPartitionsCommand --execute \
-                --bootstrap-server "127.0.0.1:$KAFKA_BROKER_PORT" --reassignment-json-file "$plan" >/dev/null; } &&
-            ask kafka.admin.ConfigCommand --bootstrap-server "127.0.0.1:$KAFKA_BROKER_PORT" --alter --entity-type brokers --entity-default \
-                --add-config "min.insync.replicas=$KAFKA_MIN_ISR" >/dev/null; then
-            echo "kafka: $(grep -o '"topic"' "$plan" | wc -l) partitions get replicas on all of ${brokers[*]}" >&2
-            rm "$plan"
-            return
-        fi
+    until raise_replicas "$server" "$plan"; do
         [ "$SECONDS" -lt "$deadline" ] || die "replicas could not be given to all of ${brokers[*]} within 300 s; restart Kafka to try again"
         sleep 3
     done
+    echo "kafka: $(grep -o '"topic"' "$plan" | wc -l) partitions get replicas on all of ${brokers[*]}" >&2
+    rm "$plan"
+}
+
+raise_replicas() { # SERVER PLAN: fails while a broker is not there yet
+    local topics
+    topics=$(ask org.apache.kafka.tools.TopicCommand --bootstrap-server "$1" "${as_broker[@]}" --describe) || return
+    replicas "$KAFKA_REPLICATION" <<<"$topics" >"$2"
+    if grep -q '"topic"' "$2"; then
+        ask org.apache.kafka.tools.reassign.ReassignPartitionsCommand --bootstrap-server "$1" "${as_broker[@]}" \
+            --reassignment-json-file "$2" --execute >/dev/null || return
+    fi
+    # A cluster of one has kept its own minimum in the log, where it goes before the settings.
+    ask kafka.admin.ConfigCommand --bootstrap-server "$1" "${as_broker[@]}" --alter --entity-type brokers --entity-default \
+        --add-config "min.insync.replicas=$KAFKA_MIN_ISR" >/dev/null
 }
 
 # replicas N: reads topics as TopicCommand describes them; prints a plan that gives those partitions with fewer all of 1 to N.
@@ -164,8 +187,12 @@ KAFKA_QUORUM=controller.quorum.voters=1@127.0.0.1:$KAFKA_CONTROLLER_PORT
 if tls; then
     listeners=tls
     ((KAFKA_REPLICATION > 1)) && quorum=("${brokers[@]}") || quorum=(127.0.0.1)
-    KAFKA_QUORUM="controller.quorum.bootstrap.servers=$(printf "%s:$KAFKA_CONTROLLER_PORT\n" "${quorum[@]}" | paste -sd,)
+    if static_voters; then
+        KAFKA_QUORUM=controller.quorum.voters=1@$KAFKA_OWN_HOST:$KAFKA_CONTROLLER_PORT
+    else
+        KAFKA_QUORUM="controller.quorum.bootstrap.servers=$(printf "%s:$KAFKA_CONTROLLER_PORT\n" "${quorum[@]}" | paste -sd,)
 controller.quorum.auto.join.enable=true"
+    fi
     read_passwords
     (umask 077 && cat "$TLS_KEY_FILE" "$TLS_CERT_FILE" >"$RUN_DIR/keystore.pem")
     render "$here/config/admin.properties.template" "$RUN_DIR/admin.properties"
@@ -180,8 +207,9 @@ elif tls && [ "$KAFKA_NODE_ID" = 1 ] && [ "$(fingerprint)" != "$(cat "$known" 2>
     touch "$RUN_DIR/renewing"
     (renew_passwords &)
 fi
-if tls && ((KAFKA_REPLICATION > 1)) && [ "$KAFKA_NODE_ID" = 1 ]; then
-    (replicate &)
+if tls && [ "$KAFKA_NODE_ID" = 1 ]; then
+    ! static_voters || (let_join &)
+    ((KAFKA_REPLICATION == 1)) || (replicate &)
 fi
 jmx_agent
 exec "${java[@]}" "${agent[@]}" "-Xmx$KAFKA_HEAP" -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError kafka.Kafka "$RUN_DIR/server.properties"
