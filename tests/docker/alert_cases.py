@@ -94,6 +94,7 @@ CASES: dict[str, Case] = {
     ),
     # ── streams ──
     "KafkaPartitionsOffline": Case({'kafka_controller_offlinepartitions{service="kafka"}': "0x9 2x14 0x30"}),
+    "KafkaReplicasMissing": Case({'kafka_broker_under_replicated_partitions{service="kafka2"}': "0x4 3x18 0x30"}, 20),
     "ConnectTaskFailed": Case({'kafka_connect_tasks{connector="shudl-flights", state="failed"}': "0x9 1x14 0x30"}),
     "DebeziumDisconnected": Case({'debezium_streaming_connected{server="cdc_flights"}': "1x9 0x14 1x30"}),
     "DebeziumBehind": Case({'debezium_streaming_millisecondsbehindsource{server="cdc_flights"}': "-1x4 100x4 600000x14 100x30"}),
