@@ -65,7 +65,7 @@ class Brokers:
 
     def read(self, broker: str, topic: str, number: int) -> list[str]:
         much = ("--topic", topic, "--from-beginning", "--max-messages", str(number), "--timeout-ms", "60000")
-        return self.tool(broker, "org.apache.kafka.tools.ConsoleConsumer", *much).split()
+        return self.tool(broker, "org.apache.kafka.tools.consumer.ConsoleConsumer", *much).split()
 
     def replicas(self, broker: str) -> dict[str, set[str]]:
         """Topic → the brokers that are in sync, of its only partition."""

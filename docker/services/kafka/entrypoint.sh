@@ -111,7 +111,7 @@ format() {
 # Beside the broker, which is not healthy until this has ended (see the Dockerfile).
 renew_passwords() {
     local user
-    wait_for 127.0.0.1 "$KAFKA_BROKER_PORT" 120
+    wait_for 127.0.0.1 "$KAFKA_BROKER_PORT" 600
     for user in "${users[@]}"; do
         tool kafka.admin.ConfigCommand --bootstrap-server "127.0.0.1:$KAFKA_BROKER_PORT" --command-config "$RUN_DIR/admin.properties" \
             --alter --entity-type users --entity-name "${user%%=*}" --add-config "SCRAM-SHA-512=[password=${user#*=}]" ||
@@ -130,7 +130,7 @@ static_voters() {
 # Beside the first broker: lets others join data of before they could.
 let_join() {
     local deadline=$((SECONDS + 300))
-    wait_for 127.0.0.1 "$KAFKA_BROKER_PORT" 120
+    wait_for 127.0.0.1 "$KAFKA_BROKER_PORT" 600
     until ask org.apache.kafka.tools.FeatureCommand --bootstrap-server "127.0.0.1:$KAFKA_BROKER_PORT" "${as_broker[@]}" \
         upgrade --feature kraft.version=1 >/dev/null; do
         [ "$SECONDS" -lt "$deadline" ] || die "kraft.version could not be raised to 1 within 300 s; restart Kafka to try again"
@@ -142,7 +142,7 @@ let_join() {
 # Beside the first broker: topics that have fewer replicas than there are brokers get them; what is new has them by itself.
 replicate() {
     local server=127.0.0.1:$KAFKA_BROKER_PORT plan="$RUN_DIR/replicas.json" deadline=$((SECONDS + 300))
-    wait_for 127.0.0.1 "$KAFKA_BROKER_PORT" 120
+    wait_for 127.0.0.1 "$KAFKA_BROKER_PORT" 600
     until raise_replicas "$server" "$plan"; do
         [ "$SECONDS" -lt "$deadline" ] || die "replicas could not be given to all of ${brokers[*]} within 300 s; restart Kafka to try again"
         sleep 3
