@@ -36,6 +36,7 @@ setting() {
 
 compose() {
     local files=(-f "$here/compose.yaml")
+    [[ -z $(setting SHUDL_PAGES) ]] || files+=(-f "$here/compose.pages.yaml")
     [[ ! -e $here/external.yaml ]] || files+=(-f "$here/external.yaml")
     [[ ! -e $here/.env ]] || files+=(--env-file "$here/.env")
     docker compose "${files[@]}" "$@"

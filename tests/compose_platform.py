@@ -50,7 +50,7 @@ class Compose:
 
     @cached_property
     def environment(self) -> dict[str, str]:
-        image = {"CLICKHOUSE_IMAGE": f"shudl/clickhouse:{VERSION}"}
+        image = {"CLICKHOUSE_IMAGE": f"shudl/clickhouse:{VERSION}", "SHUDL_PAGES": "1"}
         return {**os.environ, "COMPOSE_PROFILES": self.profiles, **image, **self.settings}
 
     def run(self, *command: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:

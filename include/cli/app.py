@@ -211,7 +211,7 @@ def sql(
 @app.command(rich_help_panel=LOOK, epilog=EXIT_CODES)
 def password(
     name: Annotated[
-        Literal["airflow", "postgres", "clickhouse", "s3", "trino", "keycloak", "grafana", "kafka-ui"],
+        Literal["airflow", "postgres", "clickhouse", "s3", "trino", "keycloak", "keycloak-user", "grafana", "kafka-ui"],
         typer.Argument(metavar="SERVICE", help="Whose password."),
     ],
 ) -> None:

@@ -12,12 +12,13 @@ NAMES = {
     "s3": ("s3_access_key", "s3_secret_key"),
     "trino": ("shudl", "trino"),
     "keycloak": ("admin", "keycloak_admin"),
+    "keycloak-user": ("admin", "oidc_admin"),
     "grafana": ("admin", "grafana_admin"),
     "kafka-ui": ("admin", "kafka_ui_login"),
 }
-"""Service → its user and the name of the secret. For S3 the user is a secret too."""
+"""Service → its user and the name of the secret. For S3 the user is a secret too; ``keycloak-user`` is the realm's first user."""
 
-SERVER = ("trino", "keycloak", "grafana", "kafka-ui")
+SERVER = ("trino", "keycloak", "keycloak-user", "grafana", "kafka-ui")
 """Those that have a password, or are there at all, in docker only."""
 
 

@@ -125,13 +125,32 @@ def haproxy_reads(endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _keycloak_works(endpoints: Endpoints) -> dict[str, Any]:
+    """The realm is as it is described. A Keycloak of somebody else's is asked for the realm alone."""
+    from include.platform.realm import REALM, ensure_realm
+
     endpoint = endpoints["shudl_keycloak"]
-    form = {"grant_type": "password", "client_id": "admin-cli", "username": endpoint.login, "password": endpoint.password}
+    made = ensure_realm(endpoints) if endpoint.address == "{}:{}".format(*settings.address("keycloak")) else {}
     with _client(endpoint) as http:
-        answer = http.post("/realms/master/protocol/openid-connect/token", data=form, timeout=20)
-        token = answer.raise_for_status().json()["access_token"]
-        realms = http.get("/admin/realms", headers={"Authorization": f"Bearer {token}"}, timeout=20).raise_for_status().json()
-    return {"realms": len(realms)}
+        told = http.get(f"/realms/{REALM}/.well-known/openid-configuration", timeout=20).raise_for_status().json()
+    return {"issuer": told["issuer"], **made}
+
+
+def _nessie_access_healthy(endpoint: Endpoint) -> None:
+    """It answers, and refuses who shows no token."""
+    with _client(endpoint) as http:
+        answer = http.get("/api/v2/config")
+    if answer.status_code != httpx.codes.UNAUTHORIZED:
+        raise ValueError(f"GET /api/v2/config without a token: HTTP {answer.status_code}, not 401")
+
+
+def _nessie_access_works(endpoints: Endpoints) -> dict[str, Any]:
+    """It knows the realm: a token that nobody signed is refused for what it is."""
+    forged = ".".join((*(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in (b'{"alg":"RS256"}', b"{}")), "AAAA"))
+    with _client(endpoints["shudl_nessie_access"]) as http:
+        answer = http.get("/iceberg/v1/config", headers={"Authorization": f"Bearer {forged}"}, timeout=20)
+    if answer.status_code != httpx.codes.UNAUTHORIZED:
+        raise ValueError(f"a forged token was answered with HTTP {answer.status_code}, not 401")
+    return {"refused": ["anonymous", "forged"]}
 
 
 # ── monitoring ───────────────────────────────────────────────────────────────────────────────────────────
@@ -190,6 +209,11 @@ def _alloy_works(endpoints: Endpoints) -> dict[str, Any]:
 def _kafka_ui_works(endpoints: Endpoints) -> dict[str, Any]:
     endpoint = endpoints["shudl_kafka_ui"]
     with _client(endpoint) as http:
+        if settings.signs_in:
+            answer = http.get("/api/clusters")
+            if answer.is_success:
+                raise ValueError("Kafka UI shows clusters to who has not signed in")
+            return {"anonymous": answer.status_code}
         http.post("/login", data={"username": endpoint.login, "password": endpoint.password})  # answers with a cookie
         clusters = {c["name"]: c["status"] for c in http.get("/api/clusters", timeout=20).raise_for_status().json()}
     if set(clusters.values()) != {"online"}:
@@ -209,6 +233,7 @@ HEALTHY: dict[str, Callable[[Endpoint], object]] = {
     "etcd": _etcd_healthy,
     "patroni": _patroni_healthy,
     "keycloak": _answers("/realms/master/.well-known/openid-configuration"),
+    "nessie-access": _nessie_access_healthy,
     "prometheus": _answers("/-/ready"),
     "alertmanager": _answers("/-/ready"),
     "loki": _answers("/ready"),
@@ -222,6 +247,7 @@ WORKS: dict[str, Callable[[Endpoints], dict[str, Any]]] = {
     "etcd": _etcd_works,
     "patroni": _patroni_works,
     "keycloak": _keycloak_works,
+    "nessie-access": _nessie_access_works,
     "prometheus": _prometheus_works,
     "alertmanager": _alertmanager_works,
     "loki": _loki_works,

@@ -73,6 +73,7 @@ DOCKER_ADDRESSES = {
     "haproxy_stats": ("haproxy", 8404),
     "s3": ("s3", 9000),
     "nessie": ("nessie", 19120),
+    "nessie_access": ("nessie-access", 19120),
     "kafka": ("kafka", 9092),
     "registry": ("registry", 8085),
     "connect": ("connect", 8083),
@@ -95,7 +96,8 @@ DOCKER_ADDRESSES = {
 
 DOCKER_TLS = frozenset(
     (
-        *("airflow", "valkey", "etcd", "patroni", "s3", "nessie", "registry", "connect", "flink", "flink_gateway"),
+        *("airflow", "valkey", "etcd", "patroni", "s3", "nessie", "nessie_access", "registry", "connect", "flink"),
+        "flink_gateway",
         *("trino", "clickhouse", "keycloak", "grafana", "dbt_docs"),
     )
 )
@@ -178,6 +180,11 @@ class Settings:
     def ha(self) -> bool:
         """Whether there is more than one of each service that can be several (Compose's profile ``ha``)."""
         return self.docker and "ha" in self.profiles
+
+    @property
+    def signs_in(self) -> bool:
+        """Whether people sign in by Keycloak (Compose's profile ``access``, or ``full``)."""
+        return self.docker and bool({"access", "full"} & self.profiles)
 
     @property
     def bind(self) -> str:

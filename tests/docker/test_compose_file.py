@@ -13,13 +13,14 @@ from include.platform.settings import DOCKER_ADDRESSES, DOCKER_TLS, PORT_OFFSETS
 
 FILE = ROOT / "docker" / "compose.yaml"
 TEXT = FILE.read_text()
+PAGES: dict[str, Any] = yaml.safe_load((ROOT / "docker" / "compose.pages.yaml").read_text())["services"]
 COMPOSE: dict[str, Any] = yaml.safe_load(TEXT)
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 OFFICIAL = {"clickhouse", "grafana", "loki", "alloy", "kafka-ui"}
 OWN_USERS = {"loki": "10001:10001", "alloy": "0:0"}
 """Loki's image owns its folder; Alloy reads Docker's log files, which are root's, and has no capability."""
-ONCE = {"cli", "kafka-access"}
+ONCE = {"cli", "kafka-access", "keycloak-realm"}
 DOCKER, CONTROL_PLANE = docker_services(ha=True), control_plane(docker=True, ha=True)
 CONTAINERS = {part for svc in DOCKER for part in (svc.containers or (svc.name,))}
 each_service = pytest.mark.parametrize("name", SERVICES)
@@ -98,8 +99,17 @@ def test_published_ports_are_bound_to_one_setting(name: str) -> None:
     assert ("edge" in service["networks"]) == bool(service.get("ports")), "edge is for what is published, and nothing else"
 
 
+def test_what_asks_for_no_password_is_published_on_demand_and_never_further() -> None:
+    assert set(PAGES) == {"haproxy", "registry", "flink-jobmanager", "spark-master", "dbt-docs", "prometheus", "alertmanager"}
+    for name, page in PAGES.items():
+        (port,) = page["ports"]
+        assert re.fullmatch(r"127\.0\.0\.1:\$\{\w+_PUBLISHED_PORT:-\d+\}:\d+", port), port
+        assert name == "haproxy" or (page["networks"] == ["edge"] and not SERVICES[name].get("ports"))
+
+
 def test_no_published_port_is_given_twice() -> None:
-    ports = [resolved(port).rsplit(":", 1)[0] for service in SERVICES.values() for port in service.get("ports", [])]
+    services = (*SERVICES.values(), *PAGES.values())
+    ports = [resolved(port).rsplit(":", 1)[0] for service in services for port in service.get("ports", [])]
     assert sorted(ports) == sorted(set(ports))
 
 
@@ -189,7 +199,8 @@ def test_it_starts_in_the_catalogues_order() -> None:
 
 
 def test_every_setting_is_documented() -> None:
-    in_file = {name: default for name, default in VARIABLE.findall(TEXT) if name != "COMPOSE_PROJECT_NAME"}  # Compose's own
+    in_file = dict(VARIABLE.findall(TEXT + str(PAGES)))
+    in_file.pop("COMPOSE_PROJECT_NAME")  # Compose's own
     told = documented()
     assert set(in_file) <= set(told), f"docker/.env.example lacks {sorted(set(in_file) - set(told))}"
     found_out = {"VERSION", "DOCKER_SOCKET", "DOCKER_GID"}  # by docker/platform.sh, when they are empty

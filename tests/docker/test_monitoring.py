@@ -352,7 +352,7 @@ def test_kafka_ui_reads_only_and_holds_no_password() -> None:
     from include.platform.settings import DOCKER_ADDRESSES, DOCKER_TLS
 
     text = (SERVICES / "kafka-ui" / "config" / "application.yml").read_text()
-    config = yaml.safe_load(text)
+    config, _signing_in = yaml.safe_load_all(text)
     cluster = config["kafka"]["clusters"][0]
     assert cluster["readOnly"] is True
     assert config["spring"]["config"]["import"] == "configtree:/run/secrets/"

@@ -15,6 +15,8 @@
 #   AIRFLOW_ADMIN_FILE      password of the user "admin"
 #   VALKEY_HOST, VALKEY_PORT, VALKEY_PASSWORD_FILE
 #                           profile ha: the queue from which workers take tasks; AIRFLOW_WORKER_TASKS is how many each runs at once
+# Where people sign in by Keycloak (see signs_in): OIDC_ISSUER and OIDC_URL, its realm as browsers and as containers reach it,
+# and OIDC_AIRFLOW_FILE, the client's secret.
 # With TLS_CA_FILE the API server speaks TLS, the others reach it so, and the metadata database must too.
 source "$(dirname "$0")/../common/lib.sh"
 need AIRFLOW_ROLE AIRFLOW_PYTHON AIRFLOW_HOST AIRFLOW_PORT AIRFLOW_DATA_DIR AIRFLOW_LOGS_DIR AIRFLOW_DB_HOST AIRFLOW_DB_PORT RUN_DIR
@@ -71,6 +73,10 @@ AIRFLOW__API_AUTH__JWT_SECRET=$AIRFLOW_JWT
 AIRFLOW__API__SECRET_KEY=$AIRFLOW_API
 AIRFLOW__API__EXPOSE_CONFIG=False
 AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS=admin:admin
+if signs_in; then
+    need OIDC_ISSUER OIDC_URL OIDC_AIRFLOW_FILE
+    AIRFLOW__CORE__AUTH_MANAGER=shudl.sign_in.KeycloakSignIn
+fi
 AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE=$RUN_DIR/passwords.json
 AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FOLDER_PERMISSIONS=0o700
 AIRFLOW__LOGGING__FILE_TASK_HANDLER_NEW_FILE_PERMISSIONS=0o600

@@ -3,6 +3,7 @@
 #   secret VAR...            read each VAR from the file that VAR_FILE names, and export it
 #   tls                      whether this service is to speak TLS
 #   profile NAME             whether NAME is among SHUDL_PROFILES, the profiles that Compose was given
+#   signs_in                 whether people sign in by Keycloak: its profile is among them
 #   render TEMPLATE FILE     replace each ${NAME} in TEMPLATE by the variable NAME, and $$ by $; FILE is readable by its owner only
 #   append TEMPLATE FILE     render TEMPLATE to the end of FILE
 #   wait_for HOST PORT S     wait until HOST:PORT accepts a connection, at most S seconds
@@ -49,6 +50,10 @@ tls() {
 
 profile() {
     [[ ,${SHUDL_PROFILES:-}, == *,"$1",* ]]
+}
+
+signs_in() {
+    profile access || profile full
 }
 
 trust() { # Called below: checks the files of TLS and has the clients of this process trust TLS_CA_FILE.

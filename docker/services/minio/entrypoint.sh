@@ -4,6 +4,8 @@
 #   S3_CONSOLE_PORT         the web console
 #   S3_REGION               default us-east-1
 #   S3_DATA_DIR, RUN_DIR
+# Where people sign in by Keycloak (see signs_in), it also takes their tokens; the claim `policy` names what they may do:
+#   OIDC_URL                its realm, as containers reach it; OIDC_MINIO_FILE, the client's secret
 #   S3_ACCESS_KEY_FILE (3 characters or more), S3_SECRET_KEY_FILE (8 or more)
 source "$(dirname "$0")/../common/lib.sh"
 need S3_HOST S3_PORT S3_CONSOLE_PORT S3_DATA_DIR RUN_DIR
@@ -25,6 +27,27 @@ export MINIO_SERVER_URL=$scheme://$S3_HOST:$S3_PORT # of which the console asks 
 # Metrics for Prometheus say nothing of what is stored.
 export MINIO_PROMETHEUS_AUTH_TYPE=public
 export MINIO_UPDATE=off MINIO_CALLHOME_ENABLE=off
+if signs_in; then
+    need OIDC_URL
+    secret OIDC_MINIO
+    document=$OIDC_URL/.well-known/openid-configuration
+    export MINIO_IDENTITY_OPENID_CONFIG_URL=$document MINIO_IDENTITY_OPENID_CLIENT_ID=minio
+    export MINIO_IDENTITY_OPENID_CLIENT_SECRET=$OIDC_MINIO MINIO_IDENTITY_OPENID_CLAIM_NAME=policy
+    export MINIO_IDENTITY_OPENID_DISPLAY_NAME=ShuDL MINIO_IDENTITY_OPENID_SCOPES=openid
+    export MINIO_IDENTITY_OPENID_REDIRECT_URI_DYNAMIC=on MINIO_IDENTITY_OPENID_CLAIM_USERINFO=off
+    unset OIDC_MINIO
+    # MinIO asks for the realm once, at its start, and S3 must not wait for Keycloak. So where it did not answer yet, MinIO ends
+    # when it does, for Docker to start it again, a second later.
+    known() { curl --silent --fail --output /dev/null --max-time 5 "$document"; }
+    if ! known; then
+        server=$BASHPID
+        (
+            until known; do sleep 3; done
+            echo "minio: Keycloak answers: starting again to know its realm"
+            kill -TERM "$server"
+        ) &
+    fi
+fi
 cd "$RUN_DIR"
 bind=${S3_BIND:-$S3_HOST}
 exec minio server --certs-dir "$certificates" --address "$bind:$S3_PORT" --console-address "$bind:$S3_CONSOLE_PORT" "$S3_DATA_DIR"

@@ -3,6 +3,8 @@
 #   JAVA_HOME, NESSIE_JAR, NESSIE_HOST, NESSIE_PORT, NESSIE_MANAGEMENT_PORT, NESSIE_DATA_DIR, NESSIE_HEAP, RUN_DIR
 #   NESSIE_BIND    where it listens; NESSIE_HOST unless set. Health and metrics, at the management port, are without TLS
 #   NESSIE_DB_URL  jdbc:postgresql://… of the database to use, with NESSIE_DB_USER and NESSIE_DB_PASSWORD_FILE
+#   NESSIE_SIGN_IN every request needs a token of Keycloak, and its roles say what it may do: OIDC_URL (the realm), OIDC_ISSUER
+#                  (who the token says made it), LAKE_BRANCH, LAKE_PUBLISHED_REF (branches that only admins move)
 #   LAKE_WAREHOUSE, LAKE_LOCATION, LAKE_S3_ENDPOINT, LAKE_S3_REGION, LAKE_S3_ACCESS_KEY_FILE, LAKE_S3_SECRET_KEY_FILE
 source "$(dirname "$0")/../common/lib.sh"
 need JAVA_HOME NESSIE_JAR NESSIE_HOST NESSIE_PORT NESSIE_MANAGEMENT_PORT NESSIE_DATA_DIR NESSIE_HEAP RUN_DIR \
@@ -26,6 +28,10 @@ if [ -n "${NESSIE_DB_URL:-}" ]; then
     append "$here/config/postgresql.properties.template" "$properties"
 else
     append "$here/config/rocksdb.properties.template" "$properties"
+fi
+if [ -n "${NESSIE_SIGN_IN:-}" ]; then
+    need OIDC_URL OIDC_ISSUER LAKE_BRANCH LAKE_PUBLISHED_REF
+    append "$here/config/oidc.properties.template" "$properties"
 fi
 mkdir -p "$NESSIE_DATA_DIR"
 cd "$RUN_DIR"

@@ -8,6 +8,8 @@
 # With TLS, clients sign in as the user shudl:
 #   TRINO_PASSWORD_FILE  the password; the coordinator's
 #   TRINO_INTERNAL_FILE  a secret that calls of its nodes to each other carry
+# and, where people sign in by Keycloak (see signs_in), people by a browser or a token of theirs; config/rules.json says who may what:
+#   OIDC_ISSUER, OIDC_URL   the realm, as browsers and as containers reach it; OIDC_TRINO_FILE, the client's secret
 source "$(dirname "$0")/../common/lib.sh"
 need JAVA_HOME TRINO_HOME TRINO_HOST TRINO_PORT TRINO_DATA_DIR TRINO_HEAP TRINO_QUERY_MEMORY RUN_DIR \
     LAKE_CATALOG_URI LAKE_BRANCH LAKE_PUBLISHED_REF LAKE_WAREHOUSE LAKE_S3_ENDPOINT LAKE_S3_REGION
@@ -43,7 +45,16 @@ if [ "$TRINO_COORDINATOR" = "$TRINO_HOST" ]; then
         [[ $hash == '$2y$'* ]] || die "perl here has no bcrypt"
         (umask 077 && echo "shudl:$hash" >"$etc/password.db")
         render "$here/config/password.properties.template" "$etc/password.properties"
+        TRINO_SIGN_IN=PASSWORD
         parts+=(users)
+        if signs_in; then
+            TRINO_SIGN_IN=PASSWORD,OAUTH2
+            parts+=(oidc)
+            need OIDC_ISSUER OIDC_URL
+            secret OIDC_TRINO
+            cp "$here/config/rules.json" "$here/config/user-mapping.json" "$etc/"
+            render "$here/config/access-control.properties.template" "$etc/access-control.properties"
+        fi
     fi
 else
     parts+=(worker)

@@ -108,7 +108,9 @@ RULES = (
     Rule("DOCKER_SOCKET", "the absolute path of Docker's socket", _matches("/.+"), empty=True),
     Rule("DOCKER_GID", "the number of the socket's group", _matches("[0-9]{1,10}"), empty=True),
     Rule("DOCKER_CONTAINERS_DIR", "the absolute path of the folder of containers' logs", _matches("/.+")),
-    Rule("KEYCLOAK_URL", "an address that begins with https://", _matches(r"https://[^\s/]+\S*")),
+    Rule("KEYCLOAK_URL", "an address such as https://host:8543, with nothing after the port", _matches(r"https://[^\s/]+")),
+    Rule("GRAFANA_URL", "an address that begins with https://", _matches(r"https://[^\s/]+\S*")),
+    Rule("SHUDL_PAGES", "1, or empty", _matches("1"), empty=True),
     Rule("PROMETHEUS_RETENTION", "a time such as 15d or 12h", _matches("[1-9][0-9]*(h|d|w|y)")),
     Rule("PROMETHEUS_RETENTION_SIZE", "an amount such as 4GB", _matches("[1-9][0-9]*(MB|GB|TB)")),
     Rule(

@@ -21,6 +21,7 @@ BEYOND_RESTART = {
     "airflow_db_superuser": _ROLE,
     "grafana_admin": "Grafana takes it at its first start only: change the admin's password in Grafana as well",
     "keycloak_admin": "Keycloak takes it at its first start only: change the admin's password in Keycloak as well",
+    "oidc_admin": "Keycloak takes it for the realm's first user only: change the password of admin in the realm as well",
     "mask_salt": "masked columns get other values from now on: rows from before no longer join with rows from after",
 }
 """What a new value means beyond a restart."""
