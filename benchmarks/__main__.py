@@ -10,7 +10,7 @@ from benchmarks.machine import facts
 from include.cli.console import complain, say
 from include.platform.evidence import write_evidence
 
-NAMES = ("demo", "bootstrap", "freshness", "proof", "copy", "dbt", "ingest_connector", "ingest_kafka")
+NAMES = ("demo", "bootstrap", "freshness", "proof", "copy", "dbt", "ingest_connector", "ingest_kafka", "landing_csv")
 
 
 def main() -> int:

@@ -63,7 +63,7 @@ with DAG(
         return str(write_evidence(dag_run.dag_id, dag_run.run_id, serving.report(served, pinned["hash"], dag_run.start_date)))
 
     pinned = pin()
-    marts = dbt_group("marts", "trino", timedelta(minutes=30))
+    marts = dbt_group("marts", "trino", timedelta(minutes=30), without="aircraft")
     env = {"SHUDL_PINNED": "{{ ti.xcom_pull(task_ids='pin')['for_dbt'] }}"}
-    serving = dbt_group("serving", "clickhouse", timedelta(minutes=30), env)
+    serving = dbt_group("serving", "clickhouse", timedelta(minutes=30), env, without="aircraft")
     marts >> pinned >> serving >> publish(pinned)

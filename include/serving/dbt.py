@@ -76,11 +76,14 @@ def environment(endpoints: Endpoints, s: Settings = settings) -> dict[str, str]:
     }
 
 
-def served_tables(s: Settings = settings) -> dict[str, list[str]]:
-    """ClickHouse table → the lake's tables (``namespace.table``) that its model reads, from the manifest."""
+def served_tables(s: Settings = settings, tag: str = "") -> dict[str, list[str]]:
+    """ClickHouse table → the lake's tables (``namespace.table``) that its model reads, from the manifest.
+
+    Of the models that have ``tag``; without it of those that have none, which publish_flights publishes.
+    """
     manifest = json.loads(manifest_path("clickhouse", s).read_text())
     models = [node for node in manifest["nodes"].values() if node["resource_type"] == "model"]
-    return {model["alias"]: _sources(manifest, model) for model in models}
+    return {model["alias"]: _sources(manifest, model) for model in models if (tag in model["tags"] if tag else not model["tags"])}
 
 
 def _sources(manifest: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:

@@ -116,10 +116,13 @@ def _published(table: str, comment: str, rows: int) -> Published:
     return Published(table, origin["nessie_hash"], rows, copied_at, origin["run_id"])
 
 
-def publish(endpoints: Endpoints, lake: Lake, pinned_hash: str, tables: Iterable[str]) -> dict[str, Published]:
+def publish(
+    endpoints: Endpoints, lake: Lake, pinned_hash: str, tables: Iterable[str], branch: bool = True
+) -> dict[str, Published]:
     """Put the copies in :data:`NEXT` in the place of :data:`SERVING`'s tables, all in one statement; what is served then.
 
-    The branch ``published`` moves to ``pinned_hash``, and the old tables go. Killed anywhere and called again it ends
+    The branch ``published`` moves to ``pinned_hash``, unless ``branch`` is false since it is kept for other tables, and the
+    old tables go. Killed anywhere and called again it ends
     in the same state; called once more it changes nothing. Raises :class:`PublishError`, before anything is
     changed, unless every one of ``tables`` was copied from ``pinned_hash``.
     """
@@ -133,9 +136,10 @@ def publish(endpoints: Endpoints, lake: Lake, pinned_hash: str, tables: Iterable
         if wrong := [t for t in tables if t not in after or after[t].nessie_hash != pinned_hash]:
             raise PublishError(f"{', '.join(wrong)}: not copied from {pinned_hash[:12]}; run the whole DAG again")
         _swap(client, newer, present)
-        refs = Refs(lake.nessie_url)
-        refs.ensure(PUBLISHED, BRANCH)
-        refs.assign(PUBLISHED, pinned_hash)
+        if branch:
+            refs = Refs(lake.nessie_url)
+            refs.ensure(PUBLISHED, BRANCH)
+            refs.assign(PUBLISHED, pinned_hash)
         for table in tables:
             client.command(f"DROP TABLE IF EXISTS {NEXT}.`{table}` SYNC")
         _ensure_records(client)

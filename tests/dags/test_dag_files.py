@@ -22,6 +22,7 @@ DAG_IDS = {
     "platform_bootstrap",
     "platform_stop",
     "prove_flights",
+    "publish_aircraft",
     "publish_flights",
     "replay_dead_letters",
 }
