@@ -265,6 +265,24 @@ def run(
         follow(airflow, dag_id, time.monotonic() + timeout, board.show, parameters)
 
 
+@app.command(rich_help_panel=PIPELINES, epilog=EXIT_CODES)
+def land(
+    folder: Annotated[str, typer.Argument(help="Folder in the landing bucket; its table is raw.FOLDER.")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", exists=True, dir_okay=False, readable=True)],
+) -> None:
+    """Put files into the landing bucket, where they become rows of the lake.
+
+    Any S3 client may do the same. The DAG [bold]ingest_landing[/] starts by itself, and loads each version of a file once.
+    """
+    from include.ingest.landing import put
+    from include.platform.endpoints import local_endpoints
+
+    with interruptible("What was put there is loaded; the file that was under way is not there."):
+        for path in files:
+            with path.open("rb") as file:
+                say(f"s3://landing/{put(local_endpoints(), folder, path.name, file)}")
+
+
 source = typer.Typer(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 app.add_typer(source, name="source", rich_help_panel=PIPELINES, epilog=EXIT_CODES)
 
