@@ -45,7 +45,8 @@ def by_duckdb(task: Task) -> Way:
         f"CREATE SECRET (TYPE s3, KEY_ID '{task['key']}', SECRET '{task['secret']}', REGION 'us-east-1', URL_STYLE 'path', "
         f"ENDPOINT '{task['s3'].partition('://')[2]}', USE_SSL {str(task['s3'].startswith('https')).lower()})"
     )
-    database.execute(f"ATTACH 'lake' AS lake (TYPE iceberg, ENDPOINT '{task['catalog']}', AUTHORIZATION_TYPE 'none')")
+    options = "TYPE iceberg, AUTHORIZATION_TYPE 'none', ACCESS_DELEGATION_MODE 'none'"
+    database.execute(f"ATTACH 'lake' AS lake ({options}, ENDPOINT '{task['catalog']}')")
     database.execute("CREATE SCHEMA IF NOT EXISTS lake.benchmark")
 
     def load() -> int:
