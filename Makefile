@@ -64,7 +64,7 @@ test-faults: ## Pass the tests that crash every service and layer of the local p
 
 test-ingest: ## Pass the tests of connectors, Kafka to Iceberg and their kills, on the engines alone that they need (TESTS=path)
 	@./shudl setup
-	@SHUDL_INGEST_TESTS=1 $(RUN) -m pytest $(if $(filter-out tests,$(TESTS)),$(TESTS),tests/ingest)
+	@SHUDL_INGEST_TESTS=1 $(RUN) -m pytest $(if $(filter-out tests,$(TESTS)),$(TESTS),tests/ingest tests/integration/test_landing.py)
 
 lock: ## Make the locks anew from requirements.in, *.in and jars.toml
 	@./shudl lock
