@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from include.ingest.deadletters import IngestError
@@ -56,6 +56,7 @@ def read(data: bytes, known: dict[str, pa.DataType] | None = None, **options: An
 values = st.text(st.sampled_from('ab,"\n\r;1'), max_size=5)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(values, min_size=2, max_size=2), min_size=1, max_size=8), st.integers(1, 30))
 def test_records_are_those_that_were_written(rows: list[list[str]], size: int) -> None:
     text = io.StringIO(newline="")
@@ -69,6 +70,7 @@ def test_records_are_those_that_were_written(rows: list[list[str]], size: int) -
         line += 1 + "".join(row).count("\n")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60).map(lambda raw: bytes(b'a",\n\r'[byte % 5] for byte in raw)), st.integers(1, 20))
 def test_no_byte_is_lost_and_pieces_do_not_matter(data: bytes, size: int) -> None:
     assert records(data, size) == records(data)
