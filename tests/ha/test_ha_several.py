@@ -32,8 +32,8 @@ SMALL = {
     "FLINK_TASKMANAGER_HEAP": "1400m",
 }
 UP_S, DAG_S, FLOWS_S, PROOF_S = 1200, 600, 300, 900
-RATE, UNTIL = 20, "2013-12-04"
-"""Changes a second, and the last day that is replayed: traffic for nine minutes at least."""
+TRAFFIC = {"rate": 20, "max_events": 8000}
+"""Changes a second, and how many: seven minutes. The replay goes on where it was."""
 CA = ROOT / "docker" / "certificates" / "ca.crt"
 FIGURES: dict[str, float] = {}
 REPLAY = "demo_replay"
@@ -63,6 +63,14 @@ class Several:
 
     def keep_logs(self, folder: Any) -> Any:
         return self.compose.keep_logs(folder)
+
+    def traffic(self) -> None:
+        """Flights depart from now on; a replay that ended did so well."""
+        state = self.airflow.run(REPLAY, self.replay)["state"] if self.replay else "success"
+        assert state != "failed", self.airflow.failures(REPLAY, self.replay)
+        if state == "success":
+            self.replay = self.start(REPLAY, TRAFFIC)
+            within(DAG_S, "the replay does not begin", lambda: bool(running(self, REPLAY, self.replay)))
 
     def newest(self) -> datetime:
         """When the newest change of the flights that Trino sees in the lake was committed to the source."""
@@ -134,7 +142,7 @@ def several() -> Iterator[Several]:
             airflow.wait_for_dags({"cdc_flights", "demo_load", REPLAY, "publish_flights", "prove_flights"}, 180)
             there.run("demo_load", {"from_day": "2013-12-01"})
             there.run("cdc_flights")
-            there.replay = there.start(REPLAY, {"rate": RATE, "until": UNTIL})
+            there.traffic()
             there.flows_within(FLOWS_S, datetime.now(UTC))
             yield there
             write_evidence("several", f"{int(time.time())}", {"seconds": FIGURES})
@@ -160,6 +168,7 @@ def killed(several: Several) -> Iterator[Callable[[str], datetime]]:
 @pytest.mark.parametrize("name", ["kafka", "flink-taskmanager"])
 def test_changes_flow_without_it(name: str, several: Several, killed: Callable[[str], datetime]) -> None:
     """The broker that leads what was made first; a task manager with jobs."""
+    several.traffic()
     since = killed(name)
     several.flows_within(FLOWS_S, since)
     FIGURES[name] = (datetime.now(UTC) - since).total_seconds()
@@ -187,6 +196,7 @@ def test_runs_finish_without_it(name: str, several: Several, killed: Callable[[s
 
 
 def test_the_other_worker_takes_over_the_replay(several: Several, killed: Callable[[str], datetime]) -> None:
+    several.traffic()
     (replay,) = running(several, REPLAY, several.replay)
     since = killed(replay["hostname"])
     several.flows_within(FLOWS_S, datetime.now(UTC))
@@ -197,6 +207,7 @@ def test_the_other_worker_takes_over_the_replay(several: Several, killed: Callab
 
 def test_a_restarted_job_manager_gets_its_jobs_back_from_nobody(several: Several, killed: Callable[[str], datetime]) -> None:
     """Its jobs are gone; the watcher in the triggerer sees it, long before the five minutes after which the DAG runs anyway."""
+    several.traffic()
     killed("flink-jobmanager")
     time.sleep(5)
     several.compose.compose("start", "flink-jobmanager")
