@@ -127,6 +127,10 @@ class Api:
             "version": "6.0.0",
             "type": "DeclarativeSource",
             "check": {"type": "CheckStream", "stream_names": ["Orders é"]},
+            "spec": {
+                "type": "Spec",
+                "connection_specification": {"type": "object", "properties": {"token": {"type": "string"}}},
+            },
             "streams": [
                 {
                     "type": "DeclarativeStream",
