@@ -31,10 +31,13 @@ class ArrivalTrigger(BaseEventTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         seen: set[tuple[str, str]] = set()
         reachable = True
+        known: Endpoint | None = None
         while True:
             try:
                 endpoint = await service_endpoint("s3")
-                now, took_s = await asyncio.to_thread(_look, endpoint)
+                if endpoint != known:  # a client costs more than a look
+                    s3, known = await asyncio.to_thread(_client, endpoint), endpoint
+                now, took_s = await asyncio.to_thread(_look, s3)
             except Exception as error:  # whatever it is: the bucket may be there at the next look
                 if reachable:
                     self.log.warning("the landing bucket cannot be listed: %s: %s", type(error).__name__, error)
@@ -49,11 +52,16 @@ class ArrivalTrigger(BaseEventTrigger):
             await asyncio.sleep(min(SLOWEST_S, max(POLL_S, 5 * took_s)))
 
 
-def _look(endpoint: Endpoint) -> tuple[set[tuple[str, str]], float]:
-    """Path and etag of each file, and the seconds that the listing took."""
-    from include.ingest.landing_bucket import client, listing
+def _client(endpoint: Endpoint) -> Any:
+    from include.ingest.landing_bucket import client
 
-    s3 = client(endpoint)
+    return client(endpoint)
+
+
+def _look(s3: Any) -> tuple[set[tuple[str, str]], float]:
+    """Path and etag of each file, and the seconds that the listing took."""
+    from include.ingest.landing_bucket import listing
+
     started = time.monotonic()
     return {(file.path, file.etag) for file in listing(s3)}, time.monotonic() - started
 

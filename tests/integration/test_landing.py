@@ -23,6 +23,7 @@ import pytest
 from include.ingest import deadletters, landing, landing_bucket, landing_table
 from include.ingest.deadletters import IngestError
 from include.lake.catalog import LANDING, Lake
+from include.platform.airflow import AirflowClient
 from include.platform.checks import NotHealthy, healthy, works
 from include.platform.endpoints import Endpoints, local_endpoints
 from include.platform.settings import ROOT, settings
@@ -77,6 +78,8 @@ def stores() -> Iterator[Endpoints]:
     """S3 and the catalogue, started where the platform of the session has not."""
     endpoints, supervisor = local_endpoints(), Supervisor()
     ours = not supervisor.running()
+    if not ours:
+        _pause(True)
     supervisor.launch()
     for name in ("s3", "nessie"):
         supervisor.start(name)
@@ -98,6 +101,23 @@ def stores() -> Iterator[Endpoints]:
         s3.delete_object(Bucket=LANDING, Key=file.path)
     if ours:
         supervisor.shutdown()
+    else:
+        _pause(False)
+
+
+def _pause(paused: bool) -> None:
+    """Keep the session's Airflow, where it runs, from loading what these tests put into the bucket."""
+    with AirflowClient() as airflow:
+        if not airflow.health():
+            return
+        if not paused:
+            airflow.unpause("ingest_landing")
+            return
+        airflow.pause("ingest_landing")
+        deadline = time.monotonic() + 120
+        while any(run["state"] == "running" for run in airflow.runs("ingest_landing")):
+            assert time.monotonic() < deadline, "ingest_landing goes on"
+            time.sleep(1)
 
 
 @pytest.fixture
