@@ -13,6 +13,7 @@ import psycopg
 from psycopg.conninfo import make_conninfo
 
 RECONNECT_S = 0.1
+CONNECT_S = 30
 ANSWER_MS = 3000
 """A connection from which nothing comes back for so long is given up."""
 
@@ -76,14 +77,25 @@ class Writer:
 
     def lost(self) -> list[str]:
         """Keys that were acknowledged and are not there."""
-        with psycopg.connect(self.conninfo) as connection:
+        with self._connected() as connection:
             there = {key for (key,) in connection.execute(self.table.there)}
         return sorted(set(self.acknowledged) - there)
 
     def remove(self) -> None:
         """Take its rows, and those that an earlier run left, away."""
-        with psycopg.connect(self.conninfo) as connection:
+        with self._connected() as connection:
             connection.execute(self.table.remove)
+
+    def _connected(self) -> psycopg.Connection[Any]:
+        """A connection; after a fault the first ones may still fail. Raises psycopg.OperationalError after CONNECT_S."""
+        deadline = time.monotonic() + CONNECT_S
+        while True:
+            try:
+                return psycopg.connect(self.conninfo)
+            except psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(RECONNECT_S)
 
     def _run(self) -> None:
         connection: psycopg.Connection[Any] | None = None
