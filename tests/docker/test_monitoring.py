@@ -362,7 +362,7 @@ def test_kafka_ui_reads_only_and_holds_no_password() -> None:
         host, port = DOCKER_ADDRESSES[name]
         return f"{'https' if name in DOCKER_TLS else 'http'}://{host}:{port}"
 
-    assert cluster["bootstrapServers"] == ":".join(map(str, DOCKER_ADDRESSES["kafka"]))
+    assert cluster["bootstrapServers"] == "${KAFKA_BOOTSTRAP:" + ":".join(map(str, DOCKER_ADDRESSES["kafka"])) + "}"
     assert cluster["schemaRegistry"] == f"{url('registry')}/apis/ccompat/v7"
     assert cluster["kafkaConnect"][0]["address"] == url("connect")
     assert config["server"]["port"] == DOCKER_ADDRESSES["kafka_ui"][1]
