@@ -126,10 +126,10 @@ def unhealthy(compose: Compose) -> list[str]:
 @pytest.fixture(scope="module")
 def several() -> Iterator[Several]:
     """Everything up with ``ha``, the demo's database loaded, its mirrors made, its days replayed from now on."""
-    os.environ["SSL_CERT_FILE"] = str(CA)
-    os.environ.pop("REQUESTS_CA_BUNDLE", None)
     compose = Compose("ha", SMALL)
-    with taken_down(WANTED, GOAL, compose):
+    with taken_down(WANTED, GOAL, compose), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(CA))
+        patch.delenv("REQUESTS_CA_BUNDLE", raising=False)
         if not os.environ.get("SHUDL_TEST_KEEP"):
             compose.make("secrets", "certificates")
             begun = time.monotonic()
