@@ -92,7 +92,7 @@ class Company:
             self.write(KAFKA, user, self.passwords[user].encode())
         files = {f"KAFKA_{user.upper()}_PASSWORD_FILE": f"/company/{user}" for user in USERS}
         ports = {"KAFKA_HOST": KAFKA, "KAFKA_PORT": str(KAFKA_PORT), "KAFKA_HEAP": "384m", "KAFKA_RETENTION_HOURS": "24"}
-        self.start(KAFKA, "kafka", (f"{PROJECT}_sources",), "1g", **ports, **files)
+        self.start(KAFKA, "kafka", (f"{PROJECT}_sources", f"{PROJECT}_edge"), "1g", **ports, **files)
 
     def trino(self) -> None:
         """It reads the lake by the names under which edge knows Nessie and S3, and trusts ShuDL's authority."""
@@ -222,6 +222,7 @@ def test_the_missing_connection_is_named_before_a_service_starts(company: Compan
     assert states["connect"] == states["nessie"] == states["s3"] == "created", states
 
 
+@pytest.mark.timeout(DEMO_S + 600)
 def test_the_demo_runs_through_them_with_every_row_the_same(company: Company) -> None:
     company.kafka()
     company.trino()
