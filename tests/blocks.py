@@ -12,7 +12,7 @@ from pathlib import Path
 from include.platform.settings import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ABOUT_CONTAINERS = ("docker.md", "security.md")
+ABOUT_CONTAINERS = ("docker.md", "postgresql-ha.md", "security.md")
 
 
 def blocks(page: Path, containers: bool) -> list[str]:

@@ -17,7 +17,7 @@ from include.platform.settings import ROOT, settings
 from tests import blocks
 from tests.live import Platform
 
-GUIDES = ("quickstart", "sources", "write-a-model", "ingest", "landing", "benchmarks", "troubleshooting")
+GUIDES = ("quickstart", "sources", "write-a-model", "ingest", "landing", "benchmarks", "troubleshooting", "scaling")
 PAGES = [
     ROOT / "README.md",
     *(ROOT / "docs" / f"{name}.md" for name in GUIDES),
