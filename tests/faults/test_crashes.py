@@ -24,7 +24,7 @@ from tests.live import Platform
 
 RATE = 500
 GROUPS = {layer: tuple(s.name for s in SERVICES if s.layer == layer) for layer in LAYERS}
-ON_EACH_CHANGE = frozenset(("postgres", "kafka", "connect", "flink-jobmanager", "messaging"))
+ON_EACH_CHANGE = frozenset(("postgres", "kafka", "connect"))
 Record = Callable[[str, dict[str, Any]], None]
 
 
