@@ -67,21 +67,26 @@ def _s3_options(task: Task) -> dict[str, str]:
     }
 
 
-def by_pyiceberg(task: Task) -> Way:
-    import pyarrow.csv
+def _arrow_s3(task: Task) -> Any:
     import pyarrow.fs
-    from pyiceberg.catalog.rest import RestCatalog
 
-    catalog = RestCatalog("lake", uri=f"{task['catalog']}/main", warehouse="lake", **_s3_options(task))
-    catalog.create_namespace_if_not_exists("benchmark")
     scheme, _, host = task["s3"].partition("://")
-    s3 = pyarrow.fs.S3FileSystem(
+    return pyarrow.fs.S3FileSystem(
         access_key=task["key"],
         secret_key=task["secret"],
         endpoint_override=host,
         scheme=scheme,
         region="us-east-1",
     )
+
+
+def by_pyiceberg(task: Task) -> Way:
+    import pyarrow.csv
+    from pyiceberg.catalog.rest import RestCatalog
+
+    catalog = RestCatalog("lake", uri=f"{task['catalog']}/main", warehouse="lake", **_s3_options(task))
+    catalog.create_namespace_if_not_exists("benchmark")
+    s3 = _arrow_s3(task)
 
     def load() -> int:
         with s3.open_input_stream(f"landing/{task['path']}") as stream:
@@ -102,21 +107,13 @@ def by_dlt(task: Task) -> Way:
     import os
 
     import pyarrow.csv
-    import pyarrow.fs
 
     folder = f"{task['folder']}/dlt"
     os.environ.update(RUNTIME__DLTHUB_TELEMETRY="false", RUNTIME__LOG_LEVEL="ERROR", DLT_DATA_DIR=folder)
     import dlt
 
     name = task["table"].partition(".")[2]
-    scheme, _, host = task["s3"].partition("://")
-    s3 = pyarrow.fs.S3FileSystem(
-        access_key=task["key"],
-        secret_key=task["secret"],
-        endpoint_override=host,
-        scheme=scheme,
-        region="us-east-1",
-    )
+    s3 = _arrow_s3(task)
     pipeline = dlt.pipeline(
         name,
         destination=dlt.destinations.filesystem(
