@@ -50,6 +50,7 @@ class Writer:
         self.conninfo = make_conninfo(
             self.conninfo,
             connect_timeout=2,
+            target_session_attrs="read-write",  # after a fault, one that was the primary may still be answering
             tcp_user_timeout=ANSWER_MS,
             keepalives_idle=1,
             keepalives_interval=1,
