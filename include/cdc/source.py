@@ -25,6 +25,7 @@ from include.cdc.pipelines import (
     underscored,
 )
 from include.cdc.types import Carried, UnsupportedType, carried, carried_as_text
+from include.lake import RESERVED
 
 ADDED = frozenset({LSN, COMMITTED_AT, OPERATION, TRANSACTION, PARTITION, OFFSET, BEFORE, HEADERS})
 """Names that ShuDL gives to columns of its own, in the lake or in Flink."""
@@ -170,7 +171,9 @@ def _clashes(columns: list[Column]) -> Iterator[str]:
     """What is wrong with the names that the columns would have in the lake."""
     first: dict[str, str] = {}
     for column in columns:
-        if column.lake_name in ADDED:
+        if column.lake_name in RESERVED:
+            yield f"column {column.name}: {column.lake_name} is a name of Iceberg's own; rename it or exclude it"
+        elif column.lake_name in ADDED:
             yield f"column {column.name}: ShuDL adds a column {column.lake_name} of its own; rename it or exclude it"
         elif column.lake_name in first:
             yield (

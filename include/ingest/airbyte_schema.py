@@ -20,11 +20,11 @@ from typing import Any
 
 from fastavro import parse_schema, schemaless_writer
 
-from include.ingest.sources import EMITTED_AT, LOADED_AT, OFFSET, PARTITION, UNDECLARED, lake_name
+from include.cdc.pipelines import OFFSET, PARTITION
+from include.ingest.sources import EMITTED_AT, LOADED_AT, UNDECLARED, lake_name
+from include.lake import RESERVED
 
 OWN = (EMITTED_AT, LOADED_AT, PARTITION, OFFSET, UNDECLARED)
-RESERVED = ("_file", "_pos", "_deleted", "_spec_id", "_partition", "_row_id", "_last_updated_sequence_number")
-"""Names of Iceberg's own: no engine reads a table that has such a column."""
 KEY = "shudl.key"
 """Attribute of an Avro schema: the columns by which the table is deduplicated."""
 KIND = "shudl.kind"

@@ -20,10 +20,9 @@ from include.platform.settings import settings
 TOPICS = "airbyte.raw"
 RESERVED = TABLE.rpartition(".")[2]
 EMITTED_AT, LOADED_AT = "_emitted_at", "_loaded_at"
-PARTITION, OFFSET = "_kafka_partition", "_kafka_offset"
 UNDECLARED = "_undeclared"
-"""Added to every table: when the source gave the row, when the table got it, where in Kafka it stood, and as JSON what the
-record has besides its declared fields."""
+"""Added to every table besides partition and offset in Kafka: when the source gave the row, when the table got it, and as
+JSON what the record has besides its declared fields."""
 PACKAGE = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
 VERSION = r"^[0-9][A-Za-z0-9.!+]*$"
 

@@ -13,10 +13,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from include.cdc.pipelines import OFFSET, PARTITION
 from include.ingest import deadletters
 from include.ingest.airbyte_schema import KEY, Columns, Encoder
 from include.ingest.deadletters import TRIES, Counts, DeadLetter, IngestError, Refused
-from include.ingest.sources import EMITTED_AT, LOADED_AT, OFFSET, PARTITION, AirbytePipeline
+from include.ingest.sources import EMITTED_AT, LOADED_AT, AirbytePipeline
 from include.ingest.stream_schema import merged
 from include.lake.catalog import BUCKET, Lake
 from include.platform.endpoints import Endpoint, Endpoints

@@ -160,7 +160,7 @@ class Modes:
     def each_offset_once(self, table: str) -> int:
         """The changes in a changelog, which are all of its topic, each once."""
         (found,) = self.platform.in_lake(
-            f"SELECT count(*), count(DISTINCT _offset), min(_offset), max(_offset) + 1, max(_partition) "
+            f"SELECT count(*), count(DISTINCT _kafka_offset), min(_kafka_offset), max(_kafka_offset) + 1, max(_kafka_partition) "
             f"FROM {self.pipeline.changelog_table(table)}"
         )
         topic = self.pipeline.topic(table)
@@ -217,8 +217,8 @@ def test_the_lake_has_what_is_selected(modes: Modes) -> None:
     people = ["id", "name", "email", "phone", "region"]
     assert columns == {
         "people": [*people, "_lsn", "_committed_at"],
-        "people_changelog": [*people, *added, "_partition", "_offset"],
-        "events_changelog": ["at", "kind", "amount", *added, "_partition", "_offset", "_before"],
+        "people_changelog": [*people, *added, "_kafka_partition", "_kafka_offset"],
+        "events_changelog": ["at", "kind", "amount", *added, "_kafka_partition", "_kafka_offset", "_before"],
     }
 
 
@@ -237,7 +237,7 @@ def test_masks(modes: Modes) -> None:
         (-2, "b", None, None),
         (-4, "d", mask("hidden-email-é"), None),
     ]
-    changes = f"SELECT id, _op FROM {modes.pipeline.changelog_table(PEOPLE)} WHERE id < 0 ORDER BY _offset"
+    changes = f"SELECT id, _op FROM {modes.pipeline.changelog_table(PEOPLE)} WHERE id < 0 ORDER BY _kafka_offset"
     assert modes.platform.in_lake(changes) == [(-1, "c"), (-2, "c"), (-3, "c"), (-3, "d"), (-4, "c")]
 
 
@@ -257,7 +257,7 @@ def test_a_changelog_tells_every_change(modes: Modes) -> None:
     table = modes.pipeline.changelog_table(EVENTS)
     rows = modes.platform.in_lake(
         "SELECT to_iso8601(at), CAST(amount AS varchar), _op, CAST(_before.amount AS varchar), _before.kind, _lsn, _tx_id, "
-        f"_committed_at > current_timestamp - INTERVAL '10' MINUTE FROM {table} WHERE kind = 'told' ORDER BY _offset"
+        f"_committed_at > current_timestamp - INTERVAL '10' MINUTE FROM {table} WHERE kind = 'told' ORDER BY _kafka_offset"
     )
     at = "2021-02-03T04:05:06.789012Z"
     assert [row[:5] for row in rows] == [
@@ -319,14 +319,15 @@ def test_proof_while_the_source_changes(modes: Modes) -> None:
 def test_what_is_wrong_in_changelogs_is_named(modes: Modes) -> None:
     people, events = modes.pipeline.changelog_table(PEOPLE), modes.pipeline.changelog_table(EVENTS)
     columns = ", ".join(name for (name, *_) in modes.platform.in_lake(f"SHOW COLUMNS FROM {people}"))
-    wrong = columns.replace("name", "'wrong' AS name").replace("_offset", "_offset + 0 AS _offset")
+    wrong = columns.replace("name", "'wrong' AS name").replace("_kafka_offset", "_kafka_offset + 0 AS _kafka_offset")
     modes.execute(f"INSERT INTO {EVENTS} VALUES (NULL, 'lost', 7, ''), (NULL, 'lost', 7, '')")
     modes.cover()
-    modes.platform.in_lake(f"DELETE FROM {events} WHERE _offset = (SELECT max(_offset) FROM {events} WHERE kind = 'lost')")
+    lost = f"(SELECT max(_kafka_offset) FROM {events} WHERE kind = 'lost')"
+    modes.platform.in_lake(f"DELETE FROM {events} WHERE _kafka_offset = {lost}")
     modes.platform.in_lake(
-        f"CREATE TABLE {people}_kept AS SELECT {columns} FROM {people} WHERE id = 6 ORDER BY _offset DESC LIMIT 1"
+        f"CREATE TABLE {people}_kept AS SELECT {columns} FROM {people} WHERE id = 6 ORDER BY _kafka_offset DESC LIMIT 1"
     )
-    last = f"_offset = (SELECT _offset FROM {people}_kept)"
+    last = f"_kafka_offset = (SELECT _kafka_offset FROM {people}_kept)"
     modes.platform.in_lake(f"DELETE FROM {people} WHERE {last}")
     modes.platform.in_lake(f"INSERT INTO {people} SELECT {wrong} FROM {people}_kept")
     report = modes.prove()

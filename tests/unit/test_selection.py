@@ -13,6 +13,7 @@ from include.cdc.pipelines import Pipeline, PipelineError, Table
 from include.cdc.source import Column, SourceTable
 from include.cdc.tables import changelog_schema
 from include.cdc.types import carried
+from include.lake import RESERVED
 from include.platform.endpoints import Endpoint
 
 SALT = "0123456789abcdef"
@@ -116,8 +117,9 @@ def test_schema_of_a_changelog(table: SourceTable) -> None:
     schema = changelog_schema(table)
     names = [field.name for field in schema.fields]
     before = ["_before"] if table is KEYLESS else []
-    assert names == ["id", "at", "_op", "_lsn", "_tx_id", "_committed_at", "_partition", "_offset", *before]
+    assert names == ["id", "at", "_op", "_lsn", "_tx_id", "_committed_at", "_kafka_partition", "_kafka_offset", *before]
     assert [field.field_id for field in schema.fields] == list(range(1, len(names) + 1))
+    assert not set(names) & set(RESERVED), "Spark reads no such table"
     assert not any(field.required for field in schema.fields) and not schema.identifier_field_ids
     if table is KEYLESS:
         assert [(f.field_id, f.name) for f in schema.find_field("_before").field_type.fields] == [(10, "id"), (11, "at")]
