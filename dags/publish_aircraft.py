@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-from airflow.sdk import DAG, task
+from airflow.sdk import DAG
 
 from shudl.assets import lake_table
-from shudl.dbt import dbt_group
+from shudl.publishing import build_and_serve
 from shudl.tags import Tag
-
-TAG = "aircraft"
-"""What its models are tagged with."""
 
 DOC = """
 ### Transform and publish what files tell of aircraft
@@ -35,32 +30,4 @@ with DAG(
     tags=[Tag.TRANSFORM],
     doc_md=DOC,
 ) as dag:
-
-    @task(execution_timeout=timedelta(minutes=2), retries=2, retry_delay=timedelta(seconds=5))
-    def pin(run_id: str) -> dict[str, str]:
-        from include.lake.catalog import Lake
-        from include.serving import dbt
-        from include.serving import publish as serving
-        from shudl.endpoints import endpoints
-
-        tables = {table for tables in dbt.served_tables(tag=TAG).values() for table in tables}
-        pinned = serving.pin(Lake.from_endpoints(endpoints()), tables)
-        return {"hash": pinned.hash, "for_dbt": pinned.for_dbt(run_id)}
-
-    @task(execution_timeout=timedelta(minutes=5), retries=2, retry_delay=timedelta(seconds=5), pool="clickhouse")
-    def publish(pinned: dict[str, str], dag_run: object) -> str:
-        from include.lake.catalog import Lake
-        from include.platform.evidence import write_evidence
-        from include.serving import dbt
-        from include.serving import publish as serving
-        from shudl.endpoints import endpoints
-
-        lake, tables = Lake.from_endpoints(endpoints()), dbt.served_tables(tag=TAG)
-        served = serving.publish(endpoints(), lake, pinned["hash"], tables, branch=False)
-        return str(write_evidence(dag_run.dag_id, dag_run.run_id, serving.report(served, pinned["hash"], dag_run.start_date)))
-
-    pinned = pin()
-    marts = dbt_group("marts", "trino", timedelta(minutes=30), tag=TAG)
-    env = {"SHUDL_PINNED": "{{ ti.xcom_pull(task_ids='pin')['for_dbt'] }}"}
-    serving = dbt_group("serving", "clickhouse", timedelta(minutes=30), env, tag=TAG)
-    marts >> pinned >> serving >> publish(pinned)
+    build_and_serve("aircraft")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from airflow.sdk import DAG
 
-from airflow.sdk import DAG, task
-
-from shudl.dbt import dbt_group
+from shudl.publishing import build_and_serve
 from shudl.tags import Tag
 
 DOC = """
@@ -37,33 +35,4 @@ with DAG(
     tags=[Tag.TRANSFORM],
     doc_md=DOC,
 ) as dag:
-
-    @task(execution_timeout=timedelta(minutes=2), retries=2, retry_delay=timedelta(seconds=5))
-    def pin(run_id: str) -> dict[str, str]:
-        from include.cdc.pipelines import load_all
-        from include.lake.catalog import Lake
-        from include.serving import dbt
-        from include.serving import publish as serving
-        from shudl.endpoints import endpoints
-
-        tables = {table for tables in dbt.served_tables().values() for table in tables}
-        serving.check_served(load_all(), tables)
-        pinned = serving.pin(Lake.from_endpoints(endpoints()), tables)
-        return {"hash": pinned.hash, "for_dbt": pinned.for_dbt(run_id)}
-
-    @task(execution_timeout=timedelta(minutes=5), retries=2, retry_delay=timedelta(seconds=5), pool="clickhouse")
-    def publish(pinned: dict[str, str], dag_run: object) -> str:
-        from include.lake.catalog import Lake
-        from include.platform.evidence import write_evidence
-        from include.serving import dbt
-        from include.serving import publish as serving
-        from shudl.endpoints import endpoints
-
-        served = serving.publish(endpoints(), Lake.from_endpoints(endpoints()), pinned["hash"], dbt.served_tables())
-        return str(write_evidence(dag_run.dag_id, dag_run.run_id, serving.report(served, pinned["hash"], dag_run.start_date)))
-
-    pinned = pin()
-    marts = dbt_group("marts", "trino", timedelta(minutes=30), without="aircraft")
-    env = {"SHUDL_PINNED": "{{ ti.xcom_pull(task_ids='pin')['for_dbt'] }}"}
-    serving = dbt_group("serving", "clickhouse", timedelta(minutes=30), env, without="aircraft")
-    marts >> pinned >> serving >> publish(pinned)
+    build_and_serve()

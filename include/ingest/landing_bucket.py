@@ -11,8 +11,7 @@ from typing import Any
 
 from include.ingest.deadletters import IngestError
 from include.ingest.files_records import CHUNK
-from include.lake.catalog import LANDING, REGION
-from include.platform.endpoints import Endpoint
+from include.lake.catalog import LANDING
 
 AHEAD = 2
 """Chunks that are read before they are asked for."""
@@ -31,36 +30,6 @@ class File:
     def folder(self) -> str:
         """Empty for a file that lies in no folder."""
         return self.path.partition("/")[0] if "/" in self.path else ""
-
-
-def client(endpoint: Endpoint) -> Any:
-    """A boto3 client of the S3 server."""
-    import boto3
-    from botocore.config import Config
-
-    return boto3.client(
-        "s3",
-        endpoint_url=endpoint.url,
-        region_name=REGION,
-        aws_access_key_id=endpoint.login,
-        aws_secret_access_key=endpoint.password,
-        config=Config(
-            s3={"addressing_style": "path"},
-            connect_timeout=5,
-            read_timeout=60,
-            retries={"max_attempts": 3},
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        ),
-    )
-
-
-def ensure_bucket(s3: Any) -> bool:
-    """Make the bucket; False when it is there."""
-    if LANDING in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
-        return False
-    s3.create_bucket(Bucket=LANDING)
-    return True
 
 
 def listing(s3: Any, prefix: str = "") -> list[File]:

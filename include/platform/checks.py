@@ -17,7 +17,8 @@ from typing import Any
 
 import httpx
 
-from include.lake.catalog import BRANCH, BUCKET, LANDING, PUBLISHED, REGION, WAREHOUSE, Lake
+from include.lake.catalog import BRANCH, BUCKET, LANDING, PUBLISHED, WAREHOUSE, Lake
+from include.lake.s3 import ensure_bucket, s3_client
 from include.platform import server_checks
 from include.platform.catalog import CONN_IDS, EXTERNAL, service
 from include.platform.endpoints import Endpoint, Endpoints
@@ -176,33 +177,21 @@ def _postgres_works(endpoints: Endpoints) -> dict[str, Any]:
 
 
 def _s3(endpoint: Endpoint) -> Any:
-    import boto3
-    from botocore.config import Config
-
-    return boto3.client(
-        "s3",
-        endpoint_url=endpoint.url,
-        region_name=REGION,
-        aws_access_key_id=endpoint.login,
-        aws_secret_access_key=endpoint.password,
-        config=Config(s3={"addressing_style": "path"}, connect_timeout=3, read_timeout=15, retries={"max_attempts": 1}),
-    )
+    return s3_client(endpoint, connect_s=3, read_s=15, attempts=1)
 
 
 def _s3_works(endpoints: Endpoints) -> dict[str, Any]:
-    s3 = _s3(endpoints["shudl_s3"])
-    present = [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]
+    client = _s3(endpoints["shudl_s3"])
     for bucket in (BUCKET, LANDING):
-        if bucket not in present:
-            s3.create_bucket(Bucket=bucket)
+        ensure_bucket(client, bucket)
     key, body = f"_check/{uuid.uuid4()}", uuid.uuid4().bytes * 64
-    s3.put_object(Bucket=BUCKET, Key=key, Body=body)
+    client.put_object(Bucket=BUCKET, Key=key, Body=body)
     try:
-        _expect(s3.get_object(Bucket=BUCKET, Key=key)["Body"].read() == body, f"s3://{BUCKET}/{key} came back changed")
-        listed = [item["Key"] for item in s3.list_objects_v2(Bucket=BUCKET, Prefix=key).get("Contents", [])]
+        _expect(client.get_object(Bucket=BUCKET, Key=key)["Body"].read() == body, f"s3://{BUCKET}/{key} came back changed")
+        listed = [item["Key"] for item in client.list_objects_v2(Bucket=BUCKET, Prefix=key).get("Contents", [])]
         _expect(listed == [key], f"s3://{BUCKET}/{key} is not in the listing")
     finally:
-        s3.delete_object(Bucket=BUCKET, Key=key)
+        client.delete_object(Bucket=BUCKET, Key=key)
     return {"bucket": BUCKET, "bytes": len(body)}
 
 
@@ -351,9 +340,9 @@ def _drop_table(lake: Lake, endpoints: Endpoints, namespace: str, table: str) ->
         return
     catalog.drop_table((namespace, table))
     bucket, _, folder = location.removeprefix("s3://").partition("/")
-    s3 = _s3(endpoints["shudl_s3"])
-    for item in s3.list_objects_v2(Bucket=bucket, Prefix=f"{folder}/").get("Contents", []):
-        s3.delete_object(Bucket=bucket, Key=item["Key"])
+    client = _s3(endpoints["shudl_s3"])
+    for item in client.list_objects_v2(Bucket=bucket, Prefix=f"{folder}/").get("Contents", []):
+        client.delete_object(Bucket=bucket, Key=item["Key"])
 
 
 def _trino_works(endpoints: Endpoints) -> dict[str, Any]:

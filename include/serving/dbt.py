@@ -79,11 +79,24 @@ def environment(endpoints: Endpoints, s: Settings = settings) -> dict[str, str]:
 def served_tables(s: Settings = settings, tag: str = "") -> dict[str, list[str]]:
     """ClickHouse table → the lake's tables (``namespace.table``) that its model reads, from the manifest.
 
-    Of the models that have ``tag``; without it of those that have none, which publish_flights publishes.
+    Of the models that have ``tag``; without it of those that have none.
     """
-    manifest = json.loads(manifest_path("clickhouse", s).read_text())
-    models = [node for node in manifest["nodes"].values() if node["resource_type"] == "model"]
-    return {model["alias"]: _sources(manifest, model) for model in models if (tag in model["tags"] if tag else not model["tags"])}
+    manifest = _manifest("clickhouse", s)
+    models = [model for model in _models(manifest) if (tag in model["tags"] if tag else not model["tags"])]
+    return {model["alias"]: _sources(manifest, model) for model in models}
+
+
+def tags(target: str, s: Settings = settings) -> list[str]:
+    """The tags of the target's models, from the manifest."""
+    return sorted({tag for model in _models(_manifest(target, s)) for tag in model["tags"]})
+
+
+def _manifest(target: str, s: Settings) -> dict[str, Any]:
+    return json.loads(manifest_path(target, s).read_text())
+
+
+def _models(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [node for node in manifest["nodes"].values() if node["resource_type"] == "model"]
 
 
 def _sources(manifest: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:

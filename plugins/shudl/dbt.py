@@ -96,12 +96,10 @@ def _words(result: dict[str, Any]) -> str:
     return f"{kind} {name}: {' '.join(str(result['message']).split())}"
 
 
-def dbt_group(
-    group_id: str, target: str, timeout: timedelta, env: dict[str, Any] | None = None, tag: str = "", without: str = ""
-) -> DbtTaskGroup:
+def dbt_group(group_id: str, target: str, timeout: timedelta, env: dict[str, Any] | None = None, tag: str = "") -> DbtTaskGroup:
     """``dbt build`` for ``target``, as a task group. ``env`` (templates) are variables for dbt.
 
-    Of the models that have ``tag`` where one is given, of those that do not have the tag ``without``.
+    Of the models that have ``tag``; without it of those that have none.
 
     A failed test fails the task that runs dbt, and the models that depend on the tested one. Raises
     :class:`include.serving.dbt.ManifestMissing`.
@@ -115,7 +113,7 @@ def dbt_group(
             test_behavior=TestBehavior.NONE,
             node_converters={DbtResourceType.MODEL: model_task},
             select=[f"tag:{tag}"] if tag else [],
-            exclude=[f"tag:{without}"] if without else [],
+            exclude=[] if tag else [f"tag:{other}" for other in dbt.tags(target)],
             emit_datasets=False,
         ),
         execution_config=ExecutionConfig(

@@ -53,9 +53,9 @@ class ArrivalTrigger(BaseEventTrigger):
 
 
 def _client(endpoint: Endpoint) -> Any:
-    from include.ingest.landing_bucket import client
+    from include.lake.s3 import s3_client
 
-    return client(endpoint)
+    return s3_client(endpoint)
 
 
 def _look(s3: Any) -> tuple[set[tuple[str, str]], float]:

@@ -23,6 +23,7 @@ import pytest
 from include.ingest import deadletters, landing, landing_bucket, landing_table
 from include.ingest.deadletters import IngestError
 from include.lake.catalog import LANDING, Lake
+from include.lake.s3 import s3_client
 from include.platform.airflow import AirflowClient
 from include.platform.checks import NotHealthy, healthy, works
 from include.platform.endpoints import Endpoints, local_endpoints
@@ -96,7 +97,7 @@ def stores() -> Iterator[Endpoints]:
     yield endpoints
     for path in settings.pipelines.glob("landing_*.yml"):
         path.unlink()
-    s3 = landing_bucket.client(endpoints["shudl_s3"])
+    s3 = s3_client(endpoints["shudl_s3"])
     for file in landing_bucket.listing(s3):
         s3.delete_object(Bucket=LANDING, Key=file.path)
     if ours:
@@ -295,7 +296,7 @@ def test_names_that_collide_are_refused(stores: Endpoints, folder: Landing) -> N
     other = Landing(stores, folder.folder.replace("_", " ").title())
     for one in (folder, other):
         one.put("a.csv", "id\n1\n2\n")
-    landing_bucket.client(stores["shudl_s3"]).put_object(Bucket=LANDING, Key="lost.csv", Body=b"a\n1\n")
+    s3_client(stores["shudl_s3"]).put_object(Bucket=LANDING, Key="lost.csv", Body=b"a\n1\n")
     Landing(stores, "Objects").put("a.csv", "id\n1\n")
     due, problems = landing.due(stores)
     assert folder.folder not in due and other.folder not in due and "Objects" not in due
@@ -305,7 +306,7 @@ def test_names_that_collide_are_refused(stores: Endpoints, folder: Landing) -> N
     folder.load()
     (reason,) = other.load().failed.values()
     assert f"has the files of folder {folder.folder}" in reason
-    s3 = landing_bucket.client(stores["shudl_s3"])
+    s3 = s3_client(stores["shudl_s3"])
     for path in ("lost.csv", "Objects/a.csv", f"{other.folder}/a.csv"):
         s3.delete_object(Bucket=LANDING, Key=path)
 
