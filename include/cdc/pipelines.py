@@ -1,8 +1,9 @@
 """Pipeline files: which tables of which database are kept in the lake, and how.
 
 One YAML file in the folder ``settings.pipelines`` is one source. Its ``kind`` says what reads it: ``cdc`` (a database's
-changes, :class:`Pipeline`) or ``airbyte`` (batches, :class:`include.ingest.sources.AirbytePipeline`). Every name that follows
-from a file of kind cdc (topics, slot, connector, Iceberg tables, jobs) is derived here and nowhere else.
+changes, :class:`Pipeline`), ``airbyte`` (batches, :class:`include.ingest.sources.AirbytePipeline`) or ``landing`` (files,
+:class:`include.ingest.landing_options.Folder`). Every name that follows from a file of kind cdc (topics, slot, connector,
+Iceberg tables, jobs) is derived here and nowhere else.
 
 ``python -m include.cdc.pipelines`` prints the JSON schema of such a file, which is ``include/pipelines/schema.json``.
 """
@@ -13,7 +14,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from functools import reduce
 from importlib import import_module
+from operator import or_
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -37,10 +40,12 @@ NAME = r"^[a-z][a-z0-9_]{0,39}$"
 CONNECTION = r"^[A-Za-z0-9_.:/\\#!()-]{1,200}$"
 """What Airflow takes for the id of a connection."""
 
-KINDS = {"cdc": "include.cdc.pipelines:Pipeline", "airbyte": "include.ingest.sources:AirbytePipeline"}
+KINDS = {
+    "cdc": "include.cdc.pipelines:Pipeline",
+    "airbyte": "include.ingest.sources:AirbytePipeline",
+    "landing": "include.ingest.landing_options:Folder",
+}
 """Kind of a pipeline file → its model, as module:class."""
-LANDING = "landing"
-"""The kind of files that are no pipelines: how a landing bucket's folder is read (:mod:`include.ingest.landing_options`)."""
 
 SCHEMA = Path(__file__).resolve().parents[1] / "pipelines" / "schema.json"
 SHOWN = 60
@@ -136,6 +141,11 @@ class PipelineFile(BaseModel):
     def line(self, *keys: str) -> int:
         """The line of ``keys`` in the file, 1 where there is none."""
         return self._document.line(keys)
+
+    @property
+    def claims(self) -> str:
+        """What only one file may say something of."""
+        return self.source
 
     @property
     def writes(self) -> dict[str, tuple[str, ...]]:
@@ -258,7 +268,7 @@ def lake_name(table: str) -> str:
 
 
 def load(path: Path) -> PipelineFile:
-    """Read one pipeline file. Raises :class:`PipelineError` with all of its problems; with none for kind landing."""
+    """Read one pipeline file. Raises :class:`PipelineError` with all of its problems."""
     try:
         if path.exists() and not path.is_file():
             raise PipelineError([f"{path.name}:1: is not a file; a pipeline is one YAML file"])
@@ -273,10 +283,9 @@ def load(path: Path) -> PipelineFile:
             document.problems.append(Problem(1, (), "must be a mapping with the keys source, connection and tables"))
         raise PipelineError([_text(path, problem) for problem in document.problems])
     kind = document.value.get("kind", "cdc")
-    if kind == LANDING:
-        raise PipelineError([])
     if not isinstance(kind, str) or kind not in KINDS:
-        text = f"must be {', '.join(map(repr, KINDS))} or {LANDING!r}, not {shown(kind)}"
+        *some, last = map(repr, KINDS)
+        text = f"must be {', '.join(some)} or {last}, not {shown(kind)}"
         raise PipelineError([_text(path, Problem(document.line(("kind",)), ("kind",), text))])
     model = _model(kind)
     problems = [*document.problems, *model.problems(document)]
@@ -323,12 +332,12 @@ def read_kinds(paths: Iterable[Path]) -> tuple[list[PipelineFile], list[str]]:
             problems += error.problems
     owners: dict[str, list[Path]] = {}
     for pipeline in loaded:
-        owners.setdefault(pipeline.source, []).append(pipeline.path or Path())
+        owners.setdefault(pipeline.claims, []).append(pipeline.path or Path())
     for pipeline in loaded:
-        if others := [path.name for path in owners[pipeline.source] if path != pipeline.path]:
+        if others := [path.name for path in owners[pipeline.claims] if path != pipeline.path]:
             text = f"{pipeline.source} is claimed by {', '.join(others)} too; rename one of them"
             problems.append(f"{pipeline.at('source')}: {text}")
-    usable = [pipeline for pipeline in loaded if len(owners[pipeline.source]) == 1]
+    usable = [pipeline for pipeline in loaded if len(owners[pipeline.claims]) == 1]
     writers: dict[str, str] = {}
     for pipeline in list(usable):
         for table, keys in pipeline.writes.items():
@@ -448,7 +457,7 @@ def _text(path: Path, problem: Problem) -> str:
 
 def schema() -> dict[str, Any]:
     """The JSON schema of a pipeline file, for editors."""
-    made = TypeAdapter(_model("cdc") | _model("airbyte")).json_schema()
+    made = TypeAdapter(reduce(or_, map(_model, KINDS))).json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made, "title": "ShuDL pipeline"}
 
 

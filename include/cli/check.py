@@ -7,6 +7,7 @@ from pathlib import Path
 from include.cdc.check import check as check_source
 from include.cdc.pipelines import Pipeline, PipelineError, files, read_all, read_kinds
 from include.cli.console import ME, CliError, complain, say
+from include.ingest.landing_options import Folder
 from include.ingest.sources import AirbytePipeline
 from include.platform.airflow import AirflowClient, AirflowError
 from include.platform.endpoints import Endpoints, local_endpoints
@@ -19,8 +20,7 @@ def check(paths: list[Path], offline: bool, s: Settings = settings) -> None:
     if not paths and not everything:
         say(f"There is no pipeline file in {s.pipelines}. {ME} source add writes one.")
     asked = {path.resolve(): path for path in paths or everything}
-    others = [path for path in everything if path.resolve() not in asked]
-    pipelines, problems = read_all([*asked.values(), *others])
+    pipelines, problems = read_all([*asked.values(), *(path for path in everything if path.resolve() not in asked)])
     names = {path.name for path in asked.values()}
     problems = [problem for problem in problems if problem.partition(":")[0] in names]
     endpoints = {} if offline else local_endpoints(s)
@@ -34,11 +34,14 @@ def check(paths: list[Path], offline: bool, s: Settings = settings) -> None:
                 problems += error.problems
             else:
                 say(f"[green]ok[/]  {pipeline.path.name}: {what} [dim]({how})[/]")
-    for source in (one for one in read_kinds(asked.values())[0] if isinstance(one, AirbytePipeline)):
+    others = read_kinds(asked.values())[0]
+    for source in (one for one in others if isinstance(one, AirbytePipeline)):
         by = f"Airbyte server {source.server}" if source.remote else f"{source.connector}=={source.version}"
         count = len(source.streams)
         what = f"source {source.source}, {count} stream{'s' * (count != 1)} by {by}"
         say(f"[green]ok[/]  {source.path.name}: {what} [dim](file only: ingest_{source.source} checks the source)[/]")
+    for folder in (one for one in others if isinstance(one, Folder)):
+        say(f"[green]ok[/]  {folder.path.name}: files of folder {folder.folder} [dim](file only: ingest_landing reads them)[/]")
     if problems:
         complain("\n".join(problems))
         raise CliError(f"{len(problems)} problem{'s' * (len(problems) != 1)}")

@@ -16,7 +16,7 @@ from include.ingest.deadletters import DeadLetter
 from include.ingest.files_csv import Csv, Parsed
 from include.ingest.files_json import Json
 from include.ingest.files_records import RAW_KEPT, Block
-from include.ingest.landing_options import OWN, Folder, read_folders
+from include.ingest.landing_options import KIND, OWN, Folder, read_folders
 from include.ingest.landing_table import (
     FOLDER,
     Landed,
@@ -46,7 +46,7 @@ def replay(endpoints: Endpoints, target: str, letters: Iterable[DeadLetter], run
     if table is None:
         return set()
     folder = table.metadata.properties.get(FOLDER, "")
-    options = read_folders()[0].get(folder) or Folder(source=folder)
+    options = read_folders()[0].get(folder) or Folder(kind=KIND, source=folder)
     lines = landed(ledger(catalog), target)
     by_file: dict[Landed, list[DeadLetter]] = defaultdict(list)
     settled: set[str] = set()

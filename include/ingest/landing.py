@@ -27,7 +27,7 @@ from include.ingest.files_json import Json, columns_of
 from include.ingest.files_parquet import Parquet
 from include.ingest.files_records import Block, Dead, FileError, blocks, old_mac, unzipped, utf8
 from include.ingest.landing_bucket import File
-from include.ingest.landing_options import OWN, RESERVED, Folder, read_folders, table_name
+from include.ingest.landing_options import KIND, OWN, RESERVED, Folder, read_folders, table_name
 from include.ingest.landing_table import (
     FOLDER,
     WRITERS,
@@ -150,7 +150,7 @@ def load(endpoints: Endpoints, folder: str, run: str) -> Report:
     options, problems = read_folders()
     if folder in problems:
         raise IngestError("\n".join(problems[folder]))
-    return Loader(endpoints, options.get(folder) or Folder(source=folder), run).load()
+    return Loader(endpoints, options.get(folder) or Folder(kind=KIND, source=folder), run).load()
 
 
 class Loader:

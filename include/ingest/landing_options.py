@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from include.cdc.marked import Document, Problem, read
+from include.cdc.pipelines import PipelineFile, files, read_kinds, shown
 from include.ingest.deadletters import IngestError, Threshold
-from include.platform.settings import settings
+from include.ingest.sources import plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,11 +37,10 @@ class DeadLetters(BaseModel):
     share: float = Field(0.05, ge=0, le=1, description="This share of what is read may be dead letters.")
 
 
-class Folder(BaseModel):
+class Folder(PipelineFile):
     """A folder of the landing bucket, and how the files in it are read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    kind: Literal["landing"] = KIND
+    kind: Literal["landing"] = Field(description="A folder of the landing bucket, whose files are read.")
     source: str = Field(pattern=r"^[^/]+$", description="The folder in the landing bucket.")
     format: Literal["auto", "csv", "jsonl", "parquet", "object"] = Field(
         "auto", description="auto goes by the files' names. object keeps no rows, but one about each file in raw.objects."
@@ -61,7 +61,43 @@ class Folder(BaseModel):
     dead_letters: DeadLetters = DeadLetters()
     longest_line_mb: int = Field(16, ge=1, le=1024, description="Longer lines are dead letters.")
 
-    _path: Path | None = PrivateAttr(None)
+    @classmethod
+    def prepared(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return {key: plain(given) if key in ("dead_letters", "longest_line_mb") else given for key, given in value.items()}
+
+    @classmethod
+    def part(cls, keys: tuple[str, ...]) -> type[BaseModel]:
+        return DeadLetters if len(keys) > 1 and keys[0] == "dead_letters" else cls
+
+    @classmethod
+    def words(cls, keys: tuple[str, ...], item: Any) -> str:
+        given = item["input"]
+        match item["type"]:
+            case "tuple_type":
+                return f"must be a list, for example [id, name], not {shown(given)}"
+            case "dict_type" | "model_type":
+                return f"must be a mapping, not {shown(given)}"
+            case "string_pattern_mismatch":
+                return f"{shown(given)} is no folder: its name has no / in it"
+            case "value_error":
+                return str(item["ctx"]["error"])
+        return ""
+
+    @classmethod
+    def problems(cls, document: Document) -> list[Problem]:
+        source = document.value.get("source")
+        if isinstance(source, str) and table_name(source) in RESERVED:
+            text = f"would be raw.{table_name(source)}, which is ShuDL's own; rename the folder"
+            return [Problem(document.line(("source",)), ("source",), text)]
+        return []
+
+    @property
+    def writes(self) -> dict[str, tuple[str, ...]]:
+        return {self.table: ("source",)}
+
+    @property
+    def claims(self) -> str:
+        return f"the folder {self.folder}"
 
     @field_validator("encoding")
     @classmethod
@@ -144,33 +180,13 @@ def column_names(names: Iterable[str]) -> list[str]:
 
 def read_folders(folder: Path | None = None) -> tuple[dict[str, Folder], dict[str, list[str]]]:
     """What the pipeline files of ``kind: landing`` say, by folder, and what is wrong with those that cannot be used."""
-    found: dict[str, Folder] = {}
+    paths = files(folder)
+    usable, wrong = read_kinds(paths)
+    found = {options.folder: options for options in usable if isinstance(options, Folder)}
     problems: dict[str, list[str]] = {}
-    where = folder or settings.pipelines
-    for path in sorted(path for pattern in ("*.yml", "*.yaml") for path in where.glob(pattern)):
-        try:
-            given = yaml.safe_load(path.read_text())
-        except (OSError, ValueError, yaml.YAMLError):
-            continue  # check_pipelines tells
-        if not isinstance(given, dict) or given.get("kind") != KIND:
-            continue
-        try:
-            options = Folder.model_validate(given)
-        except ValidationError as error:
-            texts = [f"{path.name}: {'.'.join(map(str, item['loc']))}: {_said(item)}" for item in error.errors()]
-            problems.setdefault(str(given.get("source", "")), []).extend(texts)
-            continue
-        options._path = path
-        if options.folder in found:
-            text = f"{path.name}: folder {options.folder} is in {found[options.folder]._path.name} too; keep one of them"
-            problems.setdefault(options.folder, []).append(text)
-        found.setdefault(options.folder, options)
+    for path in paths:
+        texts = [text for text in wrong if text.startswith(f"{path.name}:")]
+        value = read(path.read_bytes()).value if texts else None
+        if isinstance(value, dict) and value.get("kind") == KIND:
+            problems.setdefault(str(value.get("source", "")), []).extend(texts)
     return found, problems
-
-
-def _said(item: Any) -> str:
-    if item["type"] == "extra_forbidden":
-        return f"unknown key; the keys here are {', '.join(Folder.model_fields)}"
-    return f"{item['msg']}; given is {item['input']!r:.60}" if item["type"] != "missing" else "is missing; add it"
-
-

@@ -17,7 +17,7 @@ from include.ingest.deadletters import IngestError
 from include.ingest.files_csv import open_csv
 from include.ingest.files_json import Json, columns_of
 from include.ingest.files_records import Block, Dead, FileError, blocks, old_mac, unzipped, utf8
-from include.ingest.landing_options import Folder, column_names, table_name
+from include.ingest.landing_options import KIND, Folder, column_names, table_name
 
 MIB = 1 << 20
 
@@ -39,7 +39,8 @@ def records(data: bytes, size: int = MIB, longest: int = MIB) -> list[tuple[int,
 
 def read(data: bytes, known: dict[str, pa.DataType] | None = None, **options: Any) -> tuple[Any, list[dict], list[Dead]]:
     """How a file is read, its rows and what is dead."""
-    reader, items = open_csv(old_mac(utf8([data], options.get("encoding", ""))), Folder(source="x", **options), known or {})
+    text = old_mac(utf8([data], options.get("encoding", "")))
+    reader, items = open_csv(text, Folder(kind=KIND, source="x", **options), known or {})
     rows: list[dict] = []
     dead: list[Dead] = []
     for item in items:
