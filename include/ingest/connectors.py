@@ -18,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +40,8 @@ INSTALL_S = 900
 COMMAND_S = 600
 FALLBACK_PYTHON = "3.12"
 TRACE_LINES = 30
+WAY_OUT = {"CONNECTOR_PROXY": ("HTTP_PROXY", "HTTPS_PROXY"), "CONNECTOR_CA_FILE": ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")}
+"""Settings of the containers (docker/.env.example) → the variables by which uv and connectors know them."""
 
 
 @dataclass(frozen=True)
@@ -272,10 +274,10 @@ def _program(pipeline: AirbytePipeline, folder: Path) -> Path:
 def _uv(s: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
     uv = s.envs / "tools" / "bin" / "uv"
     command = [str(uv), "--no-progress", *arguments]
-    cache = {"UV_CACHE_DIR": str(s.data("ingest") / "cache")} if s.docker else {}  # its user has no home there
-    return subprocess.run(
-        command, env={**os.environ, **cache}, capture_output=True, text=True, timeout=INSTALL_S, stdin=subprocess.DEVNULL
-    )
+    env = {**os.environ, **_given(WAY_OUT), **_given({"CONNECTOR_INDEX": ("UV_DEFAULT_INDEX",)})}
+    if s.docker:  # its user has no home there
+        env |= {"UV_CACHE_DIR": str(s.data("ingest") / "cache"), "UV_PYTHON_INSTALL_DIR": str(s.data("ingest") / "python")}
+    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=INSTALL_S, stdin=subprocess.DEVNULL)
 
 
 @contextmanager
@@ -291,8 +293,13 @@ def _locked(path: Path, waits: Callable[[], None]) -> Iterator[None]:
 
 def _environment() -> dict[str, str]:
     """A connector gets no setting of Airflow's, whose database's password is among them."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "SHUDL", "PYTHON"))}
-    return {**kept, "AIRBYTE_OFFLINE_MODE": "1", "DO_NOT_TRACK": "1"}
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("AIRFLOW", "SHUDL", "PYTHON", "CONNECTOR"))}
+    return {**kept, **_given(WAY_OUT), "AIRBYTE_OFFLINE_MODE": "1", "DO_NOT_TRACK": "1"}
+
+
+def _given(settings: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
+    """The variables that carry those of ``settings`` that are not empty."""
+    return {variable: os.environ[name] for name, all_of in settings.items() if os.environ.get(name) for variable in all_of}
 
 
 def _lines(stream: Any) -> Iterator[str]:
