@@ -17,7 +17,8 @@ from include.platform.settings import DOCKER_ADDRESSES, DOCKER_TLS, ROOT
 from tests.compose_platform import Compose
 
 CA = ROOT / "docker" / "certificates" / "ca.crt"
-HTTPS = sorted(port for port in DOCKER_TLS if port not in ("etcd", "patroni", "connect", "flink_gateway", "grafana", "nessie", "valkey"))
+NOT_HTTPS = ("etcd", "patroni", "connect", "flink_gateway", "grafana", "nessie", "valkey")
+HTTPS = sorted(set(DOCKER_TLS) - set(NOT_HTTPS))
 """What is published of that which speaks HTTPS."""
 
 
