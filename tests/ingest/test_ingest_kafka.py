@@ -13,6 +13,7 @@ import fastavro
 import psutil
 import pytest
 
+from include.cdc.topics import ensure_topics
 from include.ingest import deadletters
 from include.ingest.airbyte import REASON
 from include.ingest.airbyte_schema import Columns, Encoder
@@ -21,7 +22,7 @@ from include.ingest.registry import Registry
 from include.ingest.stream import load
 from include.lake.catalog import Lake
 from include.platform.endpoints import Endpoints
-from include.platform.kafka import client_config
+from include.platform.kafka import admin_client, client_config
 from tests.ingest.conftest import Tables, pipeline
 
 IDS = {"id": {"type": "integer"}, "n": {"type": "integer"}}
@@ -34,7 +35,10 @@ class Topic:
         from confluent_kafka import Producer
 
         self.table, self.topic, self.endpoints, self.key = table, f"airbyte.raw.{table}", endpoints, key
-        self.producer = Producer(client_config(endpoints["shudl_kafka"], {"linger.ms": 20}))
+        ensure_topics(admin_client(endpoints["shudl_kafka"]), [self.topic], {})
+        settings = {"linger.ms": 20, "queue.buffering.max.messages": 1_000_000}
+        self.producer = Producer(client_config(endpoints["shudl_kafka"], settings))
+        self.failed: list[Any] = []
 
     def write(self, rows: list[dict[str, Any]], properties: dict[str, Any] = IDS) -> None:
         columns = Columns.of(self.table, {"properties": properties}, key=self.key)
@@ -43,11 +47,16 @@ class Topic:
             self.raw(encoder.encode(row, 1_700_000_000_000))
 
     def raw(self, value: bytes | None, reason: str = "") -> None:
-        self.producer.produce(self.topic, value, headers=[(REASON, reason.encode())] if reason else None)
+        headers = [(REASON, reason.encode())] if reason else None
+        self.producer.produce(self.topic, value, headers=headers, on_delivery=self._delivered)
         self.producer.poll(0)
 
     def flush(self) -> None:
-        assert self.producer.flush(60) == 0
+        assert self.producer.flush(60) == 0 and not self.failed, self.failed
+
+    def _delivered(self, error: Any, _: Any) -> None:
+        if error:
+            self.failed.append(error)
 
 
 def source(name: str, rows: int = 0, **streams: dict[str, Any]) -> Any:
