@@ -22,7 +22,7 @@ from include.drills.cluster import Cluster, DrillError, wait
 from include.drills.writer import Table, Writer
 from include.platform import checks
 from include.platform.catalog import CONN_IDS, service
-from include.platform.endpoints import Endpoints
+from include.platform.endpoints import Endpoint, Endpoints
 from include.platform.runtime import Runtime, runtime
 from include.platform.settings import settings
 
@@ -184,13 +184,13 @@ class Drill:
             connection.execute(PLANES.remove)
 
 
-def own(endpoints: Endpoints, name: str, is_external: Callable[[Any], bool]) -> None:
+def own(endpoints: Endpoints, name: str, is_external: Callable[[str, Endpoint], bool]) -> None:
     """Raises :class:`DrillError` for what this platform does not run itself: a service or source of somebody else."""
     member = NAMED.get(name, name)
     if member not in CONN_IDS:
         raise DrillError(f"{name}: there is none on one machine; run drill_service with postgres there")
-    for conn_id in (CONN_IDS[member], "flights_db"):
-        if is_external(endpoints[conn_id]):
-            raise DrillError(
-                f"connection {conn_id} leads to {endpoints[conn_id].address}, which is not this platform's: no drill"
-            )
+    source = next(name for name, conn_id in CONN_IDS.items() if conn_id == "flights_db")
+    for part in (member, source):
+        endpoint = endpoints[CONN_IDS[part]]
+        if is_external(part, endpoint):
+            raise DrillError(f"{part} at {endpoint.address} is not this platform's: no drill")

@@ -12,6 +12,8 @@ from airflow.models.team import Team
 from sqlalchemy import create_engine, select
 from sqlalchemy.orm import Session
 
+from include.drills.cluster import DrillError
+from include.drills.run import own
 from include.platform.catalog import CONN_IDS
 from include.platform.endpoints import Endpoint, keep, own_endpoints
 from include.platform.settings import Settings
@@ -74,6 +76,15 @@ def test_seeding_makes_what_is_absent_and_changes_nothing(session: Session) -> N
     assert trino.address == "trino.example:443"
     assert is_external("trino", trino) and not is_external("trino", own_endpoints()["shudl_trino"])
     assert session.scalar(select(Pool).where(Pool.pool == "trino")).slots == 9
+
+
+def test_drills_are_for_what_is_ours() -> None:
+    ours = own_endpoints()
+    own(ours, "nessie", is_external)
+    for conn_id in ("shudl_nessie", "flights_db"):
+        elsewhere = {**ours, conn_id: replace(ours[conn_id], host="elsewhere", port=1)}
+        with pytest.raises(DrillError, match="at elsewhere:1 is not this platform's"):
+            own(elsewhere, "nessie", is_external)
 
 
 def test_what_nobody_edited_follows_the_platform(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
