@@ -449,7 +449,7 @@ def test_the_platform_itself_needs_no_keycloak(compose: Compose, site: Site) -> 
             page = httpx.get(f"{site.url('airflow')}/auth/login?password", verify=trusting())
             assert page.status_code == 200 and "<script" in page.text
         finally:
-            compose.compose("start", "--wait", "keycloak", timeout_s=600)
+            compose.compose("up", "-d", "--wait", "--no-recreate", "keycloak", timeout_s=600)
 
 
 def test_the_realm_is_made_once(compose: Compose, site: Site) -> None:
