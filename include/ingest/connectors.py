@@ -250,10 +250,11 @@ def _install(pipeline: AirbytePipeline, folder: Path, say: Say, s: Settings) -> 
             say(f"{wanted}: installed in {time.monotonic() - began:.0f} s")
             return
         said = done.stderr
-        if "Python" not in said:
+        if not re.search("Python|Failed to build", said):  # not for want of another Python
             break
     shutil.rmtree(folder, ignore_errors=True)
-    words = " ".join(re.sub(r"[×╰─▶│]", " ", said).split())
+    told = re.search(r"^ *(error:|×).*", said, re.M | re.S)  # after what it did
+    words = " ".join(re.sub(r"[×╰─▶│]", " ", told[0] if told else said).split())
     raise PipelineError(
         [f"{pipeline.at('connector')}: {wanted} cannot be installed: {words[:600]}; see that the package index has it"]
     )

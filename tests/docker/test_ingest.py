@@ -64,7 +64,7 @@ def people(compose: Compose, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         "kind": "airbyte",
         "source": "test_people",
         "connector": "airbyte-cdk",
-        "version": "6.61.6",
+        "version": "7.9.3",
         "config": {"__injected_declarative_manifest": MANIFEST},
         "streams": {"people": {"write": "dedup"}},
     }
