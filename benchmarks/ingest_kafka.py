@@ -17,13 +17,14 @@ from typing import Any
 import psutil
 
 from benchmarks.machine import show, spread
+from include.cdc.topics import ensure_topics
 from include.ingest.airbyte_schema import Columns, Encoder
 from include.ingest.registry import Registry
 from include.ingest.sources import AirbytePipeline
 from include.ingest.stream import load
 from include.lake.catalog import Lake
 from include.platform.endpoints import Endpoints, local_endpoints
-from include.platform.kafka import client_config
+from include.platform.kafka import admin_client, client_config
 
 ROWS, RUNS, CHUNK = 1_000_000, 2, 100_000
 PROPERTIES = {
@@ -96,6 +97,7 @@ def _fill(source: str, endpoints: Endpoints) -> Columns:
 
     columns = Columns.of(source, {"properties": PROPERTIES})
     topic = f"airbyte.raw.{source}"
+    ensure_topics(admin_client(endpoints["shudl_kafka"]), [topic], {})
     encoder = Encoder(columns, Registry(endpoints).register(f"{topic}-value", columns.avro))
     producer = Producer(client_config(endpoints["shudl_kafka"], {"linger.ms": 50, "compression.type": "zstd"}))
     for n in range(ROWS):
