@@ -207,8 +207,9 @@ def _kafka_works(endpoints: Endpoints) -> dict[str, Any]:
     topic = f"_shudl_check_{uuid.uuid4().hex[:12]}"
     admin.create_topics([NewTopic(topic, num_partitions=1)])[topic].result(30)
     try:
-        sent = uuid.uuid4().bytes
-        producer = Producer(client_config(endpoint, {"acks": "all", "message.timeout.ms": 30000}))
+        sent = uuid.uuid4().bytes * 64
+        packed = {"compression.type": "zstd"}  # which the broker unpacks
+        producer = Producer(client_config(endpoint, {"acks": "all", "message.timeout.ms": 30000, **packed}))
         producer.produce(topic, sent)
         _expect(producer.flush(30) == 0, "the message was not acknowledged within 30 s")
         reading = {"group.id": topic, "auto.offset.reset": "earliest", "enable.auto.commit": False}

@@ -3,6 +3,7 @@
 # With the profile ha it is one of KAFKA_BROKERS, which are a quorum and keep each record three times, two of them at once.
 #   JAVA_HOME, KAFKA_LIBS, KAFKA_HOST, KAFKA_PORT, KAFKA_CONTROLLER_PORT, KAFKA_DATA_DIR, KAFKA_HEAP, KAFKA_RETENTION_HOURS, RUN_DIR
 #   KAFKA_BIND         where clients reach it; KAFKA_HOST unless set. The controller is on 127.0.0.1 alone
+#   KAFKA_TMP_DIR      where it unpacks libraries, which must be allowed to run there; the JVM's own unless set
 #   KAFKA_BROKERS      host names of all brokers of the profile ha; the first is the one that runs without it. KAFKA_HOST unless set
 # With TLS, clients sign in by SCRAM-SHA-512 and may do what ACLs say; the users broker and airflow may do everything:
 #   KAFKA_BROKER_PORT  for brokers among themselves, where only the user broker signs in (9094); on 127.0.0.1 for a single one
@@ -26,6 +27,7 @@ KAFKA_OWN_HOST=127.0.0.1 KAFKA_OWN_BIND=127.0.0.1
 ((KAFKA_REPLICATION == 1)) || KAFKA_OWN_HOST=$KAFKA_HOST KAFKA_OWN_BIND=$KAFKA_BIND
 
 java=("$JAVA_HOME/bin/java" "-Dlog4j2.configurationFile=$RUN_DIR/log4j2.yaml" "-Dkafka.logs.dir=$RUN_DIR" -cp "$KAFKA_LIBS/*")
+[ -z "${KAFKA_TMP_DIR:-}" ] || java+=("-Djava.io.tmpdir=$KAFKA_TMP_DIR")
 users=() # name=password, of those who sign in by SCRAM
 known="$KAFKA_DATA_DIR/users.sha256"
 
