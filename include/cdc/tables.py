@@ -17,7 +17,7 @@ from include.cdc.pipelines import (
     PipelineError,
 )
 from include.cdc.source import SourceTable
-from include.lake.catalog import Lake
+from include.lake.catalog import Lake, existing
 
 if TYPE_CHECKING:
     from pyiceberg.schema import Schema
@@ -75,7 +75,7 @@ def reconcile_tables(lake: Lake, pipeline: Pipeline, tables: list[SourceTable]) 
 
     Raises :class:`PipelineError` when a table that exists has other columns than its source.
     """
-    from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError
+    from pyiceberg.exceptions import NamespaceAlreadyExistsError
 
     catalog = lake.pyiceberg()
     changes: list[str] = []
@@ -86,13 +86,12 @@ def reconcile_tables(lake: Lake, pipeline: Pipeline, tables: list[SourceTable]) 
         pass
     problems: list[str] = []
     for name, wanted, properties in _wanted(pipeline, tables):
-        try:
-            present = catalog.load_table(name)
-        except NoSuchTableError:
+        present = existing(catalog, name)
+        if present is None:
             catalog.create_table(name, wanted, properties=properties)
             changes.append(f"made table {name}")
-            continue
-        problems += _differences(name, present, wanted)
+        else:
+            problems += _differences(name, present, wanted)
     if problems:
         raise PipelineError(problems)
     return changes

@@ -16,7 +16,7 @@ from importlib import import_module
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from include.lake.catalog import Lake
+from include.lake.catalog import Lake, existing
 from include.platform.endpoints import Endpoints
 
 if TYPE_CHECKING:
@@ -112,13 +112,11 @@ class Counts:
 
 def ensure(lake: Lake) -> Table:
     """The table, made where there is none."""
-    from pyiceberg.exceptions import NamespaceAlreadyExistsError, NoSuchTableError, TableAlreadyExistsError
+    from pyiceberg.exceptions import NamespaceAlreadyExistsError, TableAlreadyExistsError
 
     catalog = lake.pyiceberg()
-    try:
-        return catalog.load_table(TABLE)
-    except NoSuchTableError:
-        pass
+    if (table := existing(catalog, TABLE)) is not None:
+        return table
     try:
         catalog.create_namespace(NAMESPACE)
     except NamespaceAlreadyExistsError:

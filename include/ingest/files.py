@@ -24,14 +24,13 @@ from include.ingest.landing_table import (
     Written,
     append,
     arrow_types,
-    existing,
     landed,
     ledger,
     now,
     transaction_of,
     widen,
 )
-from include.lake.catalog import Lake
+from include.lake.catalog import Lake, existing
 from include.platform.endpoints import Endpoints
 
 

@@ -36,7 +36,6 @@ from include.ingest.landing_table import (
     Written,
     arrow_types,
     commit,
-    existing,
     landed,
     ledger,
     now,
@@ -44,7 +43,7 @@ from include.ingest.landing_table import (
     transaction_of,
     widen,
 )
-from include.lake.catalog import LANDING, Lake
+from include.lake.catalog import LANDING, Lake, existing
 from include.lake.s3 import ensure_bucket, s3_client
 from include.platform.endpoints import Endpoints
 

@@ -43,6 +43,7 @@ from pyiceberg.typedef import Record
 from pyiceberg.types import IntegerType, LongType, NestedField, StringType, TimestamptzType
 
 from include.ingest.deadletters import IngestError
+from include.lake.catalog import existing
 
 LEDGER = "raw.landing_files"
 PROPERTIES = {
@@ -117,13 +118,6 @@ class Written:
 def staged(catalog: RestCatalog, name: str, schema: pa.Schema, properties: Mapping[str, str]) -> StagedTable:
     """A table that :func:`commit` makes, together with its first rows."""
     return catalog.create_table_transaction(name, schema, properties={**PROPERTIES, **properties})._table
-
-
-def existing(catalog: RestCatalog, name: str) -> Table | None:
-    try:
-        return catalog.load_table(name)
-    except NoSuchTableError:
-        return None
 
 
 def transaction_of(table: Table) -> Transaction:

@@ -13,6 +13,7 @@ from include.platform.endpoints import Endpoints
 
 if TYPE_CHECKING:
     from pyiceberg.catalog.rest import RestCatalog
+    from pyiceberg.table import Table
 
 WAREHOUSE = "lake"
 BUCKET = os.environ.get("LAKE_BUCKET") or "lake"
@@ -116,3 +117,13 @@ class Lake:
     def http_url(self, location: str) -> str:
         """``s3://bucket/key`` as the path-style URL that ClickHouse reads."""
         return location.replace("s3://", f"{self.s3_endpoint}/", 1)
+
+
+def existing(catalog: RestCatalog, name: str) -> Table | None:
+    """The table; None where there is none."""
+    from pyiceberg.exceptions import NoSuchTableError
+
+    try:
+        return catalog.load_table(name)
+    except NoSuchTableError:
+        return None

@@ -230,13 +230,13 @@ class AirflowClient:
             time.sleep(poll_s)
 
     def failures(self, dag_id: str, run_id: str) -> dict[str, str]:
-        """For each task of a run that failed (not those that only follow one): the last error in its log."""
+        """For each task of a run that failed (not those that only follow one): the last error in its log, without its causes."""
         found = {}
         for t in self.task_instances(dag_id, run_id):
             if t["state"] == "failed":
                 log = self._log(dag_id, run_id, t["task_id"], t["try_number"], t["map_index"])
                 errors = [event for event in log if isinstance(event, dict) and event.get("level") in ("error", "critical")]
-                found[t["task_id"]] = _log_lines(errors[-1])[-1] if errors else "no error in its log"
+                found[t["task_id"]] = _log_lines(errors[-1])[:2][-1] if errors else "no error in its log"
         return found
 
     def run_url(self, dag_id: str, run_id: str) -> str:

@@ -22,7 +22,7 @@ import pytest
 
 from include.ingest import deadletters, landing, landing_bucket, landing_table
 from include.ingest.deadletters import IngestError
-from include.lake.catalog import LANDING, Lake
+from include.lake.catalog import LANDING, Lake, existing
 from include.lake.s3 import s3_client
 from include.platform.airflow import AirflowClient
 from include.platform.checks import NotHealthy, healthy, works
@@ -56,7 +56,7 @@ class Landing:
 
     def rows(self, *columns: str, own: bool = False) -> list[Any]:
         """The table's rows by file and line."""
-        table = landing_table.existing(self.lake.pyiceberg(), self.table)
+        table = existing(self.lake.pyiceberg(), self.table)
         if table is None:
             return []
         found = sorted(table.scan().to_arrow().to_pylist(), key=lambda row: (row["_file"], row["_version"], row["_line"]))
