@@ -3,18 +3,19 @@
 #   S3_HOST, S3_PORT        where the others reach it; it listens at S3_BIND (default: S3_HOST)
 #   S3_CONSOLE_PORT         the web console
 #   S3_REGION               default us-east-1
+#   S3_BUCKET               the bucket that is there from the first start on
 #   S3_DATA_DIR, RUN_DIR
 # Where people sign in by Keycloak (see signs_in), it also takes their tokens; the claim `policy` names what they may do:
 #   OIDC_URL                its realm, as containers reach it; OIDC_MINIO_FILE, the client's secret
 #   S3_ACCESS_KEY_FILE (3 characters or more), S3_SECRET_KEY_FILE (8 or more)
 source "$(dirname "$0")/../common/lib.sh"
-need S3_HOST S3_PORT S3_CONSOLE_PORT S3_DATA_DIR RUN_DIR
+need S3_HOST S3_PORT S3_CONSOLE_PORT S3_BUCKET S3_DATA_DIR RUN_DIR
 secret S3_ACCESS_KEY S3_SECRET_KEY
 unset S3_ACCESS_KEY S3_SECRET_KEY # MinIO reads the files
 scheme=http
 certificates=$RUN_DIR/certificates
 rm -rf "$certificates"
-mkdir -p "$certificates/CAs" "$S3_DATA_DIR"
+mkdir -p "$certificates/CAs" "$S3_DATA_DIR/$S3_BUCKET" # a folder is a bucket
 if tls; then
     scheme=https
     ln -s "$TLS_CERT_FILE" "$certificates/public.crt"
