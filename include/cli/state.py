@@ -126,7 +126,12 @@ def service_url(svc: Service, endpoints: Endpoints, s: Settings = settings) -> s
 
 
 def on_host(url: str, published: Mapping[int, int]) -> str:
-    """``url`` with localhost for its host, and the published port for its own; as it is when its port is not published."""
+    """``url`` with localhost for its host, and the published port for its own; as it is when its port is not published.
+
+    The addresses of several, with commas, are left alone: none of several is published.
+    """
+    if "," in url:
+        return url
     address = urlsplit(url if "//" in url else f"//{url}")
     if address.port not in published:
         return url

@@ -152,6 +152,7 @@ def test_ports_of_the_host(docker: Docker) -> None:
 )
 def test_addresses_are_the_hosts_where_a_port_is_published(url: str, expected: str) -> None:
     assert on_host(url, {9000: 9443, 15000: 15000}) == expected
+    assert on_host("kafka:9092,kafka2:9092", {9092: 9092}) == "kafka:9092,kafka2:9092"
 
 
 def test_where_people_open_airflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
