@@ -105,13 +105,18 @@ def driver_environment(name: str, endpoints: Endpoints, s: Settings = settings) 
     Raises :class:`include.platform.jre.NoJre`: a driver needs a Java here, wherever the cluster is.
     """
     spark_java_version(s)
+    local = s.data("spark") / "local"
+    local.mkdir(exist_ok=True)
+    # In a container nothing in /tmp may be run, and Spark answers its executors with a library that it unpacks.
+    unpacks = f"{os.environ.get('JAVA_TOOL_OPTIONS', '')} -Djava.io.tmpdir={local}".strip()
     return {
+        **({"JAVA_TOOL_OPTIONS": unpacks} if s.docker else {}),
         "JAVA_HOME": str(SERVICE / "jre"),
         "SPARK_JRE": str(spark_jre(s)),
         "SPARK_HOME": str(s.engines / "spark"),
         "SPARK_CONF_DIR": str(s.run("spark-driver")),
         "SPARK_LOCAL_IP": s.host,
-        "SPARK_LOCAL_DIRS": str(s.data("spark") / "local"),
+        "SPARK_LOCAL_DIRS": str(local),
         "PYSPARK_PYTHON": str(s.python("spark")),
         "AWS_REGION": REGION,
         "PATH": f"{SERVICE / 'bin'}:{os.environ['PATH']}",
