@@ -224,6 +224,8 @@ def test_an_application_goes_on_with_one_worker_of_spark(several: Several, kille
         "print(works('spark-worker', local_endpoints()))"
     )
     trusted = [f"-e{name}=/run/secrets/ca.crt" for name in ("SSL_CERT_FILE", "AWS_CA_BUNDLE", "REQUESTS_CA_BUNDLE")]
+    java = {"trustStore": "/run/secrets/truststore.p12", "trustStoreType": "PKCS12"}
+    trusted.append("-eJAVA_TOOL_OPTIONS=" + " ".join(f"-Djavax.net.ssl.{name}={value}" for name, value in java.items()))
     command = [str(PLATFORM), "compose", "run", "--rm", "-T", *trusted, "--entrypoint", "tini -- python -P -c", "cli", program]
     running = subprocess.Popen(
         command, cwd=ROOT, env=several.compose.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
