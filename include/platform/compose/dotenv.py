@@ -122,7 +122,13 @@ RULES = (
     Rule("ALERT_SMTP_HOST", "host:port of a mail server", _matches(r"[^\s:]+:[0-9]{1,5}"), empty=True),
     Rule("ALERT_SMTP_USER", "a name without spaces", _matches(r"\S+"), empty=True),
     Rule("ALERT_SMTP_TLS", "true or false", _matches("true|false")),
-    Rule("ALERT_WEBHOOK_URL", "an address that begins with http:// or https://", _matches(r"https?://[^\s/]+\S*"), empty=True),
+    Rule(
+        "ALERT_WEBHOOK_URL|CONNECTOR_(INDEX|PROXY)",
+        "an address that begins with http:// or https://",
+        _matches(r"https?://[^\s/]+\S*"),
+        empty=True,
+    ),
+    Rule("CONNECTOR_CA_FILE", "the absolute path of a file", _matches("/.+"), empty=True),
 )
 
 
