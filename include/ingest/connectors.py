@@ -299,8 +299,10 @@ def _environment() -> dict[str, str]:
 
 
 def _given(settings: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    """The variables that carry those of ``settings`` that are not empty."""
-    return {variable: os.environ[name] for name, all_of in settings.items() if os.environ.get(name) for variable in all_of}
+    """The variables that carry those of ``settings`` that are given; of files those that are there and no device."""
+    given = {name: os.environ.get(name) for name in settings}
+    used = [name for name, value in given.items() if value and (not name.endswith("_FILE") or Path(value).is_file())]
+    return {variable: given[name] for name in used for variable in settings[name]}
 
 
 def _lines(stream: Any) -> Iterator[str]:

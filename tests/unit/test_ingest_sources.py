@@ -13,7 +13,7 @@ import pytest
 from include.cdc.pipelines import PipelineError, load, load_all, read_kinds
 from include.ingest.airbyte import plan
 from include.ingest.airbyte_schema import Columns, Encoder, Misfit, kind
-from include.ingest.connectors import configuration
+from include.ingest.connectors import WAY_OUT, _given, configuration
 from include.ingest.deadletters import Counts, Refused, Threshold
 from include.ingest.sources import AirbytePipeline, lake_name
 from include.ingest.stream import kafka_options
@@ -220,3 +220,16 @@ def test_kafka_with_passwords(tmp_path: Path) -> None:
 
 def test_names_of_tables() -> None:
     assert [lake_name(name) for name in ("Users", "2024", "a.b-c", "Ü")] == ["users", "_2024", "a_b_c", "_"]
+
+
+def test_connectors_are_told_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy, and certificates where a file has them; nothing of what is not given."""
+    monkeypatch.setenv("CONNECTOR_PROXY", "http://proxy:3128")
+    monkeypatch.setenv("CONNECTOR_CA_FILE", "/dev/null")
+    monkeypatch.delenv("CONNECTOR_INDEX", raising=False)
+    proxied = {"HTTP_PROXY": "http://proxy:3128", "HTTPS_PROXY": "http://proxy:3128"}
+    assert _given(WAY_OUT) == proxied
+    ca = tmp_path / "ca.pem"
+    ca.write_text("x")
+    monkeypatch.setenv("CONNECTOR_CA_FILE", str(ca))
+    assert _given(WAY_OUT) == proxied | {"SSL_CERT_FILE": str(ca), "REQUESTS_CA_BUNDLE": str(ca)}

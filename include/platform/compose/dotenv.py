@@ -128,7 +128,7 @@ RULES = (
         _matches(r"https?://[^\s/]+\S*"),
         empty=True,
     ),
-    Rule("CONNECTOR_CA_FILE", "the absolute path of a file", _matches("/.+"), empty=True),
+    Rule("CONNECTOR_CA_FILE", "the absolute path of a file", _matches("/.+")),
 )
 
 
