@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -17,6 +15,7 @@ from airflow.exceptions import AirflowException
 
 from include.ingest.sources import AirbytePipeline
 from include.platform.settings import ROOT
+from tests.http_json import Answers, serve
 
 CONNECTION = "0f5e7a44-1b7e-4a7c-9f7e-6d9f1c2b3a4d"
 PIPELINE = {
@@ -35,36 +34,25 @@ class Server:
         self.becomes, self.asked, self.token = "succeeded", [], ""
         server = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Answers):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 if self.path.endswith("/applications/token"):
-                    return self._answer({"access_token": "t", "token_type": "Bearer", "expires_in": 100})
+                    return self.answer({"access_token": "t", "token_type": "Bearer", "expires_in": 100})
                 server.token = self.headers.get("Authorization", "")
                 server.asked.append((self.path, json.loads(body)))
-                self._answer(self._job("running"))
+                self.answer(self._job("running"))
 
             def do_GET(self) -> None:
                 server.asked.append((self.path, None))
-                self._answer(self._job(server.becomes))
+                self.answer(self._job(server.becomes))
 
             def _job(self, status: str) -> dict[str, Any]:
                 about = {"jobId": 7, "jobType": "sync", "startTime": "2026-01-01T00:00:00Z", "connectionId": CONNECTION}
                 return {**about, "status": status}
 
-            def _answer(self, body: Any) -> None:
-                data = json.dumps(body).encode()
-                self.send_response(200)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+        self.http = serve(Handler)
 
 
 @pytest.fixture

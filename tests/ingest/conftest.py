@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlparse
@@ -22,6 +19,7 @@ from include.lake.catalog import Lake
 from include.platform.checks import NotHealthy, healthy
 from include.platform.endpoints import Endpoints, local_endpoints
 from include.platform.supervisor import Supervisor
+from tests.http_json import Answers, serve
 
 HERE = Path(__file__).parent
 SERVICES = ("s3", "nessie", "kafka", "registry", "spark-master", "spark-worker")
@@ -88,31 +86,20 @@ class Api:
         self.broken = ""
         api = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(Answers):
             def do_GET(self) -> None:
                 asked = {name: values[0] for name, values in parse_qs(urlparse(self.path).query).items()}
                 if self.headers.get("Authorization") != "Bearer hunter22":
-                    return self._answer(401, {"message": "no such token"})
+                    return self.answer({"message": "no such token"}, 401)
                 day, page = asked.get("day", ""), int(asked.get("page", 0))
                 if day == api.broken and page:
-                    return self._answer(400, {"message": "the source breaks off"})
+                    return self.answer({"message": "the source breaks off"}, 400)
                 found = [order for order in api.orders if order["day"] == day]
-                self._answer(200, {"orders": found[page * 10 : page * 10 + 10]})
+                self.answer({"orders": found[page * 10 : page * 10 + 10]})
 
-            def _answer(self, status: int, body: Any) -> None:
-                data = json.dumps(body).encode()
-                self.send_response(status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = serve(Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
         self._server.shutdown()

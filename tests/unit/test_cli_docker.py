@@ -6,11 +6,9 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
@@ -31,6 +29,7 @@ from include.platform.containers import PROJECT
 from include.platform.doctor import SECRETS
 from include.platform.endpoints import local_endpoints
 from include.platform.settings import ROOT, Settings
+from tests.http_json import Answers, serve
 
 RUN = """
 import sys
@@ -52,33 +51,21 @@ class Docker:
         self.logs: dict[str, list[str]] = {}
         docker = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class Handler(Answers):
             def do_GET(self) -> None:
                 asked = urlsplit(self.path)
                 _, _, _, name, deed = asked.path.split("/")
                 if name not in docker.containers:
-                    self._answer(404, json.dumps({"message": f"No such container: {name}"}).encode())
+                    self.answer({"message": f"No such container: {name}"}, 404)
                 elif deed == "json":
-                    self._answer(200, json.dumps(docker.containers[name]).encode())
+                    self.answer(docker.containers[name])
                 else:
                     lines = docker.logs.get(name, [])[-int(parse_qs(asked.query)["tail"][0]) :]
                     frames = [line.encode() + b"\n" for line in lines]
-                    self._answer(200, b"".join(b"\1\0\0\0" + len(frame).to_bytes(4, "big") + frame for frame in frames))
+                    self.answer(b"".join(b"\1\0\0\0" + len(frame).to_bytes(4, "big") + frame for frame in frames))
 
-            def _answer(self, code: int, body: bytes) -> None:
-                self.send_response(code)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
 
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        self.server = serve(Handler)
         self.url = f"tcp://127.0.0.1:{self.server.server_port}"
 
     def has(self, name: str, status: str, ports: dict[int, int] | None = None, **state: Any) -> None:
