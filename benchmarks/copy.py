@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.machine import show, spread
 from include.cdc.pipelines import by_source
 from include.lake.catalog import BUCKET, Lake
+from include.lake.s3 import s3_client
 from include.platform import trino
 from include.platform.endpoints import Endpoints, local_endpoints
 from include.platform.settings import settings
@@ -70,10 +71,7 @@ def _write(cursor: Any, table: str) -> int:
 
 
 def _download(endpoints: Endpoints, url: str, files: Path) -> None:
-    import boto3
-
-    s3 = endpoints["shudl_s3"]
-    client = boto3.client("s3", endpoint_url=s3.url, aws_access_key_id=s3.login, aws_secret_access_key=s3.password)
+    client = s3_client(endpoints["shudl_s3"])
     files.mkdir(parents=True, exist_ok=True)
     prefix = url.split(f"/{BUCKET}/", 1)[1] + "/data/"
     for page in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix):

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.machine import show, spread
 from include.demo.dataset import read
 from include.lake.catalog import LANDING, Lake
-from include.lake.s3 import ensure_bucket, s3_client
+from include.lake.s3 import ensure_buckets, s3_client
 from include.platform.endpoints import local_endpoints
 from include.platform.settings import ROOT, settings
 
@@ -37,7 +37,7 @@ def measure() -> dict[str, Any]:
     """``{rows, bytes, ways: {way: {wall_s, cpu_s_per_million}}, ratio}``; the ratio is to the best of the others."""
     endpoints, folder = local_endpoints(), settings.data("benchmark")
     s3 = s3_client(endpoints["shudl_s3"])
-    ensure_bucket(s3, LANDING)
+    ensure_buckets(s3, LANDING)
     rows = _file(folder / "file.csv")
     path = f"{FOLDER}_{uuid.uuid4().hex[:8]}/file.csv"
     s3.upload_file(str(folder / "file.csv"), LANDING, path)

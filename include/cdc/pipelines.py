@@ -417,6 +417,12 @@ def _problem(document: Document, item: Any, model: type[PipelineFile]) -> Proble
             text = "is missing; add it"
         case "string_type":
             text = f"must be a text, not {shown(given)}{'; write it in quotes' if isinstance(given, Other | bool) else ''}"
+        case "tuple_type":
+            text = f"must be a list, for example [id, name], not {shown(given)}"
+        case "dict_type" | "model_type":
+            text = f"must be a mapping, not {shown(given)}"
+        case "value_error":
+            text = str(context["error"])
         case "bool_type":
             text = f"must be true or false, not {shown(given)}"
         case "literal_error":

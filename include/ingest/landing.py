@@ -44,7 +44,7 @@ from include.ingest.landing_table import (
     widen,
 )
 from include.lake.catalog import LANDING, Lake, existing
-from include.lake.s3 import ensure_bucket, s3_client
+from include.lake.s3 import ensure_buckets, s3_client
 from include.platform.endpoints import Endpoints
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Report:
 def due(endpoints: Endpoints) -> tuple[dict[str, int], list[str]]:
     """The folders that have files to be loaded, with their number, and what is wrong in the bucket or the pipeline files."""
     s3, catalog = s3_client(endpoints["shudl_s3"]), Lake.from_endpoints(endpoints).pyiceberg()
-    ensure_bucket(s3, LANDING)
+    ensure_buckets(s3, LANDING)
     _, wrong = read_folders()
     files = landing_bucket.listing(s3)
     problems = [text for texts in wrong.values() for text in texts]
@@ -475,6 +475,6 @@ def verdict(reports: Iterable[dict[str, Any]], problems: Iterable[str]) -> str:
 def put(endpoints: Endpoints, folder: str, name: str, source: Any) -> str:
     """Put the open file ``source`` into the bucket as ``folder/name``; its path."""
     s3 = s3_client(endpoints["shudl_s3"])
-    ensure_bucket(s3, LANDING)
+    ensure_buckets(s3, LANDING)
     s3.upload_fileobj(source, LANDING, f"{folder}/{name}")
     return f"{folder}/{name}"

@@ -22,7 +22,6 @@ from pyiceberg.catalog.rest import RestCatalog
 from pyiceberg.exceptions import (
     CommitFailedException,
     NamespaceAlreadyExistsError,
-    NoSuchTableError,
     TableAlreadyExistsError,
 )
 from pyiceberg.expressions import AlwaysTrue, EqualTo
@@ -126,9 +125,8 @@ def transaction_of(table: Table) -> Transaction:
 
 def ledger(catalog: RestCatalog, wait_s: float = 20) -> Table:
     """The ledger. It always has a snapshot: so two writers never both take theirs for the first, which Nessie would bear."""
-    try:
-        table = catalog.load_table(LEDGER)
-    except NoSuchTableError:
+    table = existing(catalog, LEDGER)
+    if table is None:
         try:
             catalog.create_namespace("raw")
         except NamespaceAlreadyExistsError:

@@ -160,8 +160,6 @@ class AirbytePipeline(PipelineFile):
         match item["type"]:
             case "tuple_type":
                 return f"must be a list of fields, for example [id], not {shown(given)}"
-            case "dict_type" | "model_type":
-                return f"must be a mapping, not {shown(given)}"
             case "too_short":
                 return "names no stream; add one, for example users: {write: dedup}"
             case "string_pattern_mismatch" if keys[0] == "connector":

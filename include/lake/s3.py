@@ -30,9 +30,9 @@ def s3_client(endpoint: Endpoint, connect_s: float = 5, read_s: float = 60, atte
     )
 
 
-def ensure_bucket(s3: Any, name: str) -> bool:
-    """Make the bucket; False when it is there."""
-    if name in [bucket["Name"] for bucket in s3.list_buckets()["Buckets"]]:
-        return False
-    s3.create_bucket(Bucket=name)
-    return True
+def ensure_buckets(s3: Any, *names: str) -> None:
+    """Make the buckets that are not there."""
+    present = {bucket["Name"] for bucket in s3.list_buckets()["Buckets"]}
+    for name in names:
+        if name not in present:
+            s3.create_bucket(Bucket=name)

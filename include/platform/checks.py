@@ -17,8 +17,8 @@ from typing import Any
 
 import httpx
 
-from include.lake.catalog import BRANCH, BUCKET, LANDING, PUBLISHED, WAREHOUSE, Lake
-from include.lake.s3 import ensure_bucket, s3_client
+from include.lake.catalog import BRANCH, BUCKET, LANDING, PUBLISHED, WAREHOUSE, Lake, existing
+from include.lake.s3 import ensure_buckets, s3_client
 from include.platform import server_checks
 from include.platform.catalog import CONN_IDS, EXTERNAL, service
 from include.platform.endpoints import Endpoint, Endpoints
@@ -182,8 +182,7 @@ def _s3(endpoint: Endpoint) -> Any:
 
 def _s3_works(endpoints: Endpoints) -> dict[str, Any]:
     client = _s3(endpoints["shudl_s3"])
-    for bucket in (BUCKET, LANDING):
-        ensure_bucket(client, bucket)
+    ensure_buckets(client, BUCKET, LANDING)
     key, body = f"_check/{uuid.uuid4()}", uuid.uuid4().bytes * 64
     client.put_object(Bucket=BUCKET, Key=key, Body=body)
     try:
@@ -332,15 +331,11 @@ def _spark_worker_works(endpoints: Endpoints) -> dict[str, Any]:
 
 def _drop_table(lake: Lake, endpoints: Endpoints, namespace: str, table: str) -> None:
     """Drop an Iceberg table, if there, with all its files."""
-    from pyiceberg.exceptions import NoSuchTableError
-
-    catalog = lake.pyiceberg()
-    try:
-        location = catalog.load_table((namespace, table)).location()
-    except NoSuchTableError:
+    catalog, name = lake.pyiceberg(), f"{namespace}.{table}"
+    if (found := existing(catalog, name)) is None:
         return
-    catalog.drop_table((namespace, table))
-    bucket, _, folder = location.removeprefix("s3://").partition("/")
+    catalog.drop_table(name)
+    bucket, _, folder = found.location().removeprefix("s3://").partition("/")
     client = _s3(endpoints["shudl_s3"])
     for item in client.list_objects_v2(Bucket=bucket, Prefix=f"{folder}/").get("Contents", []):
         client.delete_object(Bucket=bucket, Key=item["Key"])

@@ -51,7 +51,6 @@ class Server:
                 about = {"jobId": 7, "jobType": "sync", "startTime": "2026-01-01T00:00:00Z", "connectionId": CONNECTION}
                 return {**about, "status": status}
 
-
         self.http = serve(Handler)
 
 

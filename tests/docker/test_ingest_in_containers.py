@@ -14,39 +14,21 @@ import pytest
 
 from include.platform.settings import ROOT
 from tests.compose_platform import PLATFORM, PROJECT, VERSION, Compose
+from tests.declarative import manifest
 
 PIPELINE = ROOT / "include" / "pipelines" / "test_people.yml"
 SERVED_S = 400
 PEOPLE = [{"id": n, "name": f"person {n}", "born": f"19{n:02d}-01-01"} for n in range(60)]
-MANIFEST = {
-    "version": "6.0.0",
-    "type": "DeclarativeSource",
-    "check": {"type": "CheckStream", "stream_names": ["people"]},
-    "streams": [
-        {
-            "type": "DeclarativeStream",
-            "name": "people",
-            "primary_key": "id",
-            "retriever": {
-                "type": "SimpleRetriever",
-                "requester": {"type": "HttpRequester", "url_base": "http://people-api:8000", "path": "people.json"},
-                "record_selector": {"type": "RecordSelector", "extractor": {"type": "DpathExtractor", "field_path": []}},
-            },
-            "schema_loader": {
-                "type": "InlineSchemaLoader",
-                "schema": {
-                    "type": "object",
-                    "properties": {
-                        "id": {"type": "integer"},
-                        "name": {"type": ["null", "string"]},
-                        "born": {"type": ["null", "string"], "format": "date"},
-                    },
-                },
-            },
-        }
-    ],
-    "spec": {"type": "Spec", "connection_specification": {"type": "object", "properties": {}}},
-}
+MANIFEST = manifest(
+    "people",
+    requester={"url_base": "http://people-api:8000", "path": "people.json"},
+    field_path=[],
+    properties={
+        "id": {"type": "integer"},
+        "name": {"type": ["null", "string"]},
+        "born": {"type": ["null", "string"], "format": "date"},
+    },
+)
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from include.lake.catalog import Lake
 from include.platform.checks import NotHealthy, healthy
 from include.platform.endpoints import Endpoints, local_endpoints
 from include.platform.supervisor import Supervisor
+from tests.declarative import manifest
 from tests.http_json import Answers, serve
 
 HERE = Path(__file__).parent
@@ -97,7 +98,6 @@ class Api:
                 found = [order for order in api.orders if order["day"] == day]
                 self.answer({"orders": found[page * 10 : page * 10 + 10]})
 
-
         self._server = serve(Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -110,66 +110,41 @@ class Api:
         def option(name: str) -> dict[str, str]:
             return {"type": "RequestOption", "inject_into": "request_parameter", "field_name": name}
 
-        return {
-            "version": "6.0.0",
-            "type": "DeclarativeSource",
-            "check": {"type": "CheckStream", "stream_names": ["Orders é"]},
-            "spec": {
-                "type": "Spec",
-                "connection_specification": {"type": "object", "properties": {"token": {"type": "string"}}},
+        return manifest(
+            "Orders é",
+            requester={
+                "url_base": self.url,
+                "path": "/orders",
+                "http_method": "GET",
+                "authenticator": {"type": "BearerAuthenticator", "api_token": "{{ config['token'] }}"},
+                "error_handler": {
+                    "type": "DefaultErrorHandler",
+                    "response_filters": [{"type": "HttpResponseFilter", "action": "FAIL", "http_codes": [400]}],
+                },
             },
-            "streams": [
-                {
-                    "type": "DeclarativeStream",
-                    "name": "Orders é",
-                    "primary_key": ["id"],
-                    "incremental_sync": {
-                        "type": "DatetimeBasedCursor",
-                        "cursor_field": "day",
-                        "datetime_format": "%Y-%m-%d",
-                        "start_datetime": "2024-01-01",
-                        "end_datetime": "2024-01-05",
-                        "step": "P1D",
-                        "cursor_granularity": "P1D",
-                        "start_time_option": option("day"),
-                    },
-                    "retriever": {
-                        "type": "SimpleRetriever",
-                        "requester": {
-                            "type": "HttpRequester",
-                            "url_base": self.url,
-                            "path": "/orders",
-                            "http_method": "GET",
-                            "authenticator": {"type": "BearerAuthenticator", "api_token": "{{ config['token'] }}"},
-                            "error_handler": {
-                                "type": "DefaultErrorHandler",
-                                "response_filters": [{"type": "HttpResponseFilter", "action": "FAIL", "http_codes": [400]}],
-                            },
-                        },
-                        "record_selector": {
-                            "type": "RecordSelector",
-                            "extractor": {"type": "DpathExtractor", "field_path": ["orders"]},
-                        },
-                        "paginator": {
-                            "type": "DefaultPaginator",
-                            "page_token_option": option("page"),
-                            "pagination_strategy": {"type": "PageIncrement", "page_size": 10},
-                        },
-                    },
-                    "schema_loader": {
-                        "type": "InlineSchemaLoader",
-                        "schema": {
-                            "type": "object",
-                            "properties": {
-                                "id": {"type": "integer"},
-                                "day": {"type": "string", "format": "date"},
-                                "Total é": {"type": ["null", "number"]},
-                            },
-                        },
-                    },
-                }
-            ],
-        }
+            field_path=["orders"],
+            properties={
+                "id": {"type": "integer"},
+                "day": {"type": "string", "format": "date"},
+                "Total é": {"type": ["null", "number"]},
+            },
+            config={"token": {"type": "string"}},
+            paginator={
+                "type": "DefaultPaginator",
+                "page_token_option": option("page"),
+                "pagination_strategy": {"type": "PageIncrement", "page_size": 10},
+            },
+            incremental_sync={
+                "type": "DatetimeBasedCursor",
+                "cursor_field": "day",
+                "datetime_format": "%Y-%m-%d",
+                "start_datetime": "2024-01-01",
+                "end_datetime": "2024-01-05",
+                "step": "P1D",
+                "cursor_granularity": "P1D",
+                "start_time_option": option("day"),
+            },
+        )
 
 
 @pytest.fixture

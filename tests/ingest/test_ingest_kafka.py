@@ -21,6 +21,7 @@ from include.ingest.deadletters import IngestError, Refused
 from include.ingest.registry import Registry
 from include.ingest.stream import load
 from include.lake.catalog import Lake
+from include.lake.s3 import s3_client
 from include.platform.endpoints import Endpoints
 from include.platform.kafka import admin_client, client_config
 from tests.ingest.conftest import Tables, pipeline
@@ -118,14 +119,11 @@ def test_an_executor_killed_while_it_writes(engines: Endpoints, tables: Tables) 
 
 def test_a_checkpoint_that_is_lost(engines: Endpoints, tables: Tables) -> None:
     """The table itself says where it ends."""
-    import boto3
-
     topic = Topic("lost", engines)
     topic.write([{"id": i, "n": i} for i in range(100)])
     topic.flush()
     load(source("lost"), engines, "r1")
-    at = engines["shudl_s3"]
-    s3 = boto3.client("s3", endpoint_url=at.url, aws_access_key_id=at.login, aws_secret_access_key=at.password, region_name="x")
+    s3 = s3_client(engines["shudl_s3"])
     held = s3.list_objects_v2(Bucket="lake", Prefix="checkpoints/ingest/lost/").get("Contents", [])
     assert held, "the checkpoint is in the lake's bucket"
     for item in held:

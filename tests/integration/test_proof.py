@@ -16,7 +16,7 @@ from include.proof.report import KINDS
 from include.serving import clickhouse
 from tests.live import Platform, flights_pipeline
 
-RATE, SECONDS = 30, 30
+RATE, SECONDS, PROOFS = 30, 30, 6
 UNTOUCHED = 1_000_000_000
 """Added to a flight's id it gives one that the replay never uses; flights of January are not replayed either."""
 
@@ -126,14 +126,17 @@ def test_rows_that_change_all_the_time_are_no_differences(flights: Platform) -> 
     """Hundreds of rows get other values twice a second, one row twenty times a second."""
     some = "UPDATE planes SET seats = (seats + 1000) % 30000 WHERE tailnum < 'N2'"
     with rewriting(flights, some, 0.5), rewriting(flights, "UPDATE airports SET alt = alt + 10000 WHERE faa = 'JFK'", 0.05):
-        report = proof(flights)
+        for _ in range(PROOFS):  # how much of the changes the lake has at the moment of one is chance
+            report = proof(flights)
+            changing = {c.table: c for c in report.comparisons if c.buckets_differing}
+            assert report.unresolved == 0, report.text()
+            if "public.airports" in changing and "public.planes" in changing and changing["public.planes"].read_again > 100:
+                break
     with psycopg.connect(flights.source) as connection:
         connection.execute("UPDATE planes SET seats = seats % 1000 WHERE seats >= 1000")
         connection.execute("UPDATE airports SET alt = alt % 10000 WHERE faa = 'JFK'")
-    changing = {c.table: c for c in report.comparisons if c.buckets_differing}
-    often = {"public.planes", "public.airports"} & set(changing)  # how much of it the lake has at that moment is chance
-    assert often and all(changing[table].read_again for table in often), "the values changed while the stores were read"
-    assert report.unresolved == 0, report.text()
+    assert {"public.planes", "public.airports"} <= set(changing), "the values changed while the stores were read"
+    assert changing["public.planes"].read_again > 100
     after = proof(flights)
     assert after.unresolved == after.moving == 0 and after.verdict == "equal"
 

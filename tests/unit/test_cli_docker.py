@@ -64,7 +64,6 @@ class Docker:
                     frames = [line.encode() + b"\n" for line in lines]
                     self.answer(b"".join(b"\1\0\0\0" + len(frame).to_bytes(4, "big") + frame for frame in frames))
 
-
         self.server = serve(Handler)
         self.url = f"tcp://127.0.0.1:{self.server.server_port}"
 

@@ -19,6 +19,7 @@ from include.ingest.sources import AirbytePipeline, lake_name
 from include.ingest.stream import kafka_options
 from include.ingest.stream_schema import Incompatible, merged
 from include.platform.endpoints import Endpoint
+from tests.pipeline_files import problems_of
 
 GOOD = """kind: airbyte
 source: shop
@@ -31,16 +32,6 @@ streams:
   "Order Items/Ü":
 dead_letters: {rows: 10, share: 0.01}
 """
-
-
-def problems(tmp_path: Path, text: str) -> list[str]:
-    path = tmp_path / "p.yml"
-    path.write_text(text)
-    try:
-        load(path)
-    except PipelineError as error:
-        return error.problems
-    return []
 
 
 def test_a_good_file(tmp_path: Path) -> None:
@@ -71,7 +62,7 @@ def test_a_good_file(tmp_path: Path) -> None:
 )
 def test_each_problem_has_its_line_and_way_out(tmp_path: Path, good: str, bad: str, line: int, text: str) -> None:
     assert good in GOOD
-    found = problems(tmp_path, GOOD.replace(good, bad, 1))
+    found = problems_of(tmp_path, GOOD.replace(good, bad, 1))
     assert any(problem.startswith(f"p.yml:{line}: ") and text in problem for problem in found), found
 
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from include.cdc.marked import LONGEST
 from include.cdc.pipelines import SCHEMA, Pipeline, PipelineError, by_source, load, load_all, read_all, schema
 from include.platform.settings import ROOT
+from tests.pipeline_files import problems_of
 
 GOOD = """source: shop
 connection: shop_db
@@ -26,16 +27,6 @@ tables:
   sales.customers:
 """
 LINE = re.compile(r"p\.yml:\d+: .+")
-
-
-def problems_of(tmp_path: Path, data: str | bytes) -> list[str]:
-    path = tmp_path / "p.yml"
-    path.write_bytes(data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data)
-    try:
-        load(path)
-    except PipelineError as error:
-        return error.problems
-    return []
 
 
 def test_a_good_file_and_where_it_says_what(tmp_path: Path) -> None:
