@@ -10,7 +10,10 @@ from benchmarks.machine import facts
 from include.cli.console import complain, say
 from include.platform.evidence import write_evidence
 
-NAMES = ("demo", "bootstrap", "freshness", "proof", "copy", "dbt", "ingest_connector", "ingest_kafka", "landing_csv")
+NAMES = (
+    *("demo", "bootstrap", "freshness", "proof", "copy", "dbt"),
+    *("ingest_connector", "ingest_kafka", "landing_csv", "landing_small"),
+)
 
 
 def main() -> int:

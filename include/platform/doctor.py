@@ -33,6 +33,7 @@ SECRETS = (
     "kafka_ui_login",
     "keycloak_admin",
     "mask_salt",
+    "nessie_token",
     "patroni_rest",
     "postgres_flights",
     "s3_access_key",

@@ -139,12 +139,13 @@ def _members(svc: Service) -> dict[str, str]:
 
 
 def _admin(name: str, s: Settings) -> dict[str, str]:
-    """Who may administer the service, where ShuDL signs in as that."""
+    """Who may administer the service, or its token, where ShuDL signs in with that."""
     login, secret = {
         "keycloak": ("admin", "keycloak_admin"),
         "grafana": ("admin", "grafana_admin"),
         "kafka-ui": ("admin", "kafka_ui_login"),
         "patroni": ("patroni", "patroni_rest"),
+        "nessie-proxy": ("", "nessie_token"),
     }.get(name, ("", ""))
     return {"login": login, "password": s.secret(secret)} if secret else {}
 

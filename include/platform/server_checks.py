@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 
+from include.lake.catalog import BRANCH
 from include.platform.endpoints import Endpoint, Endpoints
 from include.platform.settings import settings
 
@@ -153,6 +154,28 @@ def _nessie_access_works(endpoints: Endpoints) -> dict[str, Any]:
     return {"refused": ["anonymous", "forged"]}
 
 
+def _nessie_proxy_healthy(endpoint: Endpoint) -> None:
+    """It answers, refuses who shows no token, and Nessie answers behind it."""
+    _nessie_access_healthy(endpoint)
+    with _client(endpoint) as http:
+        http.get("/iceberg/v1/config", headers=_bearer(endpoint)).raise_for_status()
+
+
+def _nessie_proxy_works(endpoints: Endpoints) -> dict[str, Any]:
+    """The token leads to the Iceberg catalogue and to nothing else of Nessie."""
+    endpoint = endpoints["shudl_nessie_proxy"]
+    with _client(endpoint, headers=_bearer(endpoint)) as http:
+        namespaces = http.get(f"/iceberg/v1/{BRANCH}/namespaces", timeout=20).raise_for_status().json()["namespaces"]
+        answer = http.get("/api/v2/trees")
+    if answer.status_code != httpx.codes.FORBIDDEN:
+        raise ValueError(f"GET /api/v2/trees: HTTP {answer.status_code}, not 403")
+    return {"namespaces": len(namespaces), "refused": ["anonymous", "Nessie's own API"]}
+
+
+def _bearer(endpoint: Endpoint) -> dict[str, str]:
+    return {"Authorization": f"Bearer {endpoint.password}"}
+
+
 # ── monitoring ───────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -234,6 +257,7 @@ HEALTHY: dict[str, Callable[[Endpoint], object]] = {
     "patroni": _patroni_healthy,
     "keycloak": _answers("/realms/master/.well-known/openid-configuration"),
     "nessie-access": _nessie_access_healthy,
+    "nessie-proxy": _nessie_proxy_healthy,
     "prometheus": _answers("/-/ready"),
     "alertmanager": _answers("/-/ready"),
     "loki": _answers("/ready"),
@@ -248,6 +272,7 @@ WORKS: dict[str, Callable[[Endpoints], dict[str, Any]]] = {
     "patroni": _patroni_works,
     "keycloak": _keycloak_works,
     "nessie-access": _nessie_access_works,
+    "nessie-proxy": _nessie_proxy_works,
     "prometheus": _prometheus_works,
     "alertmanager": _alertmanager_works,
     "loki": _loki_works,

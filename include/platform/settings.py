@@ -74,6 +74,7 @@ DOCKER_ADDRESSES = {
     "s3": ("s3", 9000),
     "nessie": ("nessie", 19120),
     "nessie_access": ("nessie-access", 19120),
+    "nessie_proxy": ("nessie-proxy", 19120),
     "kafka": ("kafka", 9092),
     "registry": ("registry", 8085),
     "connect": ("connect", 8083),
@@ -96,9 +97,8 @@ DOCKER_ADDRESSES = {
 
 DOCKER_TLS = frozenset(
     (
-        *("airflow", "valkey", "etcd", "patroni", "s3", "nessie", "nessie_access", "registry", "connect", "flink"),
-        "flink_gateway",
-        *("trino", "clickhouse", "keycloak", "grafana", "dbt_docs"),
+        *("airflow", "valkey", "etcd", "patroni", "s3", "nessie", "nessie_access", "nessie_proxy", "registry", "connect"),
+        *("flink", "flink_gateway", "trino", "clickhouse", "keycloak", "grafana", "dbt_docs"),
     )
 )
 """What of it speaks HTTPS. PostgreSQL and Kafka have TLS in their own protocols."""

@@ -9,37 +9,20 @@ import http.client
 import json
 import os
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import requests
-from docker.errors import APIError, DockerException, ImageNotFound
+from docker.errors import APIError
 
 import docker
-from include.platform.settings import ROOT
+from tests.docker.conftest import HAPROXY as IMAGE
+from tests.docker.conftest import port_when_healthy
 
-IMAGE = f"shudl/haproxy:{(ROOT / 'docker' / 'VERSION').read_text().strip()}"
 PREFIX = f"shudl-test-filter-{os.getpid()}"
 LISTED, OTHER = f"{PREFIX}-kafka-1", f"{PREFIX}-kafka-12"
 ENTRYPOINT = ["tini", "--", "bash", "/opt/shudl/docker/services/docker-filter/entrypoint.sh"]
-START_S = 60
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[docker.DockerClient]:
-    try:
-        client = docker.from_env(timeout=60)
-        client.ping()
-    except DockerException as error:
-        pytest.skip(f"no Docker engine: {error}")
-    try:
-        client.images.get(IMAGE)
-    except ImageNotFound:
-        pytest.skip(f"no image {IMAGE}: make images")
-    yield client
-    client.close()
 
 
 def _socket_file() -> str:
@@ -77,17 +60,7 @@ def filter_port(engine: docker.DockerClient) -> Iterator[int]:
                 detach=True,
             )
         )
-        filtering = made[-1]
-        deadline = time.monotonic() + START_S
-        while True:
-            filtering.reload()
-            bound = filtering.ports.get("2375/tcp")
-            if bound and filtering.attrs["State"]["Health"]["Status"] == "healthy":
-                break
-            if time.monotonic() > deadline:
-                pytest.fail(f"the filter is not healthy after {START_S} s: {filtering.logs().decode()}")
-            time.sleep(0.2)
-        yield int(bound[0]["HostPort"])
+        yield port_when_healthy(made[-1], "2375/tcp")
     finally:
         for container in made:
             container.remove(force=True, v=True)

@@ -31,6 +31,7 @@ CERTIFICATES, SECRETS = DOCKER / "certificates", DOCKER / "secrets"
 EXTERNAL_CA = CERTIFICATES / "external-ca.crt"
 KAFKA, KAFKA_PORT = "kafka.company.test", 19092
 TRINO, TRINO_PORT = "trino.company.test", 18443
+PROFILE = "engines"
 SETTINGS = {
     "SHUDL_EXTERNAL": "kafka=company_kafka trino=company_trino",
     "KAFKA_BOOTSTRAP": f"{KAFKA}:{KAFKA_PORT}",
@@ -95,19 +96,20 @@ class Company:
         self.start(KAFKA, "kafka", (f"{PROJECT}_sources", f"{PROJECT}_edge"), "1g", **ports, **files)
 
     def trino(self) -> None:
-        """It reads the lake by the names under which edge knows Nessie and S3, and trusts ShuDL's authority."""
+        """It reads the lake by the names under which edge knows Nessie and S3, shows the token, and trusts ShuDL's authority."""
         self.write(TRINO, "password", self.passwords["trino"].encode())
         self.write(TRINO, "internal", secrets.token_hex(16).encode())
         self.write(TRINO, "truststore.p12", (CERTIFICATES / "truststore.p12").read_bytes())
-        for key in ("s3_access_key", "s3_secret_key"):
+        for key in ("s3_access_key", "s3_secret_key", "nessie_token"):
             self.write(TRINO, key, (SECRETS / key).read_bytes())
         theirs = self.platform.services["trino"]["environment"]
         lake = {name: value for name, value in theirs.items() if name.startswith("LAKE_") and not name.endswith("_FILE")}
         files = {f"LAKE_{key.upper()}_FILE": f"/company/{key}" for key in ("s3_access_key", "s3_secret_key")}
         files |= {"TRINO_PASSWORD_FILE": "/company/password", "TRINO_INTERNAL_FILE": "/company/internal"}
-        files |= {"TLS_TRUSTSTORE_FILE": "/company/truststore.p12"}
+        files |= {"TLS_TRUSTSTORE_FILE": "/company/truststore.p12", "LAKE_CATALOG_TOKEN_FILE": "/company/nessie_token"}
+        lake["LAKE_CATALOG_URI"] = "https://nessie-proxy:19120/iceberg/"
         sizes = {"TRINO_HOST": TRINO, "TRINO_PORT": str(TRINO_PORT), "TRINO_HEAP": "1280m", "TRINO_QUERY_MEMORY": "600MB"}
-        self.start(TRINO, "trino", (f"{PROJECT}_sources", f"{PROJECT}_edge"), "2560m", **lake, **files, **sizes)
+        self.start(TRINO, "trino", (f"{PROJECT}_edge", f"{PROJECT}_sources"), "2560m", **lake, **files, **sizes)
 
     @property
     def connections(self) -> list[dict[str, Any]]:
@@ -174,7 +176,7 @@ def set_connection(platform: Compose, connection: dict[str, Any]) -> None:
 
 @pytest.fixture(scope="module")
 def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
-    platform = Compose(profiles="", settings=SETTINGS)
+    platform = Compose(profiles=PROFILE, settings=SETTINGS)
     passwords = {name: secrets.token_hex(16) for name in (*USERS, "trino")}
     company = Company(tmp_path_factory.mktemp("company"), passwords, platform)
     with taken_down(WANTED, GOAL, platform):
@@ -199,10 +201,11 @@ def company(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Company]:
 
 
 def test_settings_that_do_not_agree_are_refused_before_anything_starts(company: Company) -> None:
-    wrong = Compose(profiles="", settings={"SHUDL_EXTERNAL": "kafka=company_kafka"})
+    wrong = Compose(profiles="", settings={"SHUDL_EXTERNAL": "kafka=company_kafka trino=company_trino"})
     done = wrong.run("make", "check-docker", timeout_s=120)
     assert done.returncode != 0
     assert "kafka is external, and KAFKA_BOOTSTRAP= does not say where it is" in done.stdout
+    assert "add engines to COMPOSE_PROFILES" in done.stdout
     done = Compose(settings={"SHUDL_EXTERNAL": "kafak=company_kafka"}).run("make", "check-docker", timeout_s=120)
     assert done.returncode != 0 and "kafak: no such service" in done.stdout
 
@@ -259,5 +262,6 @@ def test_stopping_the_platform_leaves_them_alone(company: Company) -> None:
 def test_no_password_of_theirs_is_shown(company: Company) -> None:
     for name, one in company.platform.containers().items():
         shown = json.dumps(one) + company.docker("logs", one["Id"])
-        found = [user for user, password in company.passwords.items() if password in shown]
+        secret = {**company.passwords, "engines": (SECRETS / "nessie_token").read_text().strip()}
+        found = [user for user, password in secret.items() if password in shown]
         assert not found, f"{name} shows the password of {found}"

@@ -5,6 +5,7 @@
 #   TRINO_COORDINATOR    host of the coordinator, by default TRINO_HOST: this one. Others are its workers (profile ha), and
 #                        where there are any, it plans queries and runs none of their parts
 #   LAKE_CATALOG_URI, LAKE_PUBLISHED_REF, LAKE_WAREHOUSE, LAKE_S3_ENDPOINT, LAKE_S3_REGION, LAKE_S3_ACCESS_KEY_FILE, LAKE_S3_SECRET_KEY_FILE
+#   LAKE_CATALOG_TOKEN_FILE   a token that the catalogue asks for, as nessie-proxy does of a Trino that is elsewhere
 # With TLS, clients sign in as the user shudl:
 #   TRINO_PASSWORD_FILE  the password; the coordinator's
 #   TRINO_INTERNAL_FILE  a secret that calls of its nodes to each other carry
@@ -13,8 +14,9 @@
 source "$(dirname "$0")/../common/lib.sh"
 need JAVA_HOME TRINO_HOME TRINO_HOST TRINO_PORT TRINO_DATA_DIR TRINO_HEAP TRINO_QUERY_MEMORY RUN_DIR \
     LAKE_CATALOG_URI LAKE_BRANCH LAKE_PUBLISHED_REF LAKE_WAREHOUSE LAKE_S3_ENDPOINT LAKE_S3_REGION
-# The catalogs read both as ${ENV:…}.
+# The catalogs read them as ${ENV:…}.
 secret LAKE_S3_ACCESS_KEY LAKE_S3_SECRET_KEY
+[ -z "${LAKE_CATALOG_TOKEN_FILE:-}" ] || secret LAKE_CATALOG_TOKEN
 TRINO_BIND=${TRINO_BIND:-$TRINO_HOST}
 etc=$RUN_DIR/etc
 
@@ -67,6 +69,9 @@ done
 render "$here/config/log.properties.template" "$etc/log.properties"
 LAKE_REF=$LAKE_BRANCH render "$here/config/lake.properties.template" "$etc/catalog/lake.properties"
 LAKE_REF=$LAKE_PUBLISHED_REF render "$here/config/lake.properties.template" "$etc/catalog/published.properties"
+for catalog in lake published; do
+    [ -z "${LAKE_CATALOG_TOKEN:-}" ] || append "$here/config/token.properties.template" "$etc/catalog/$catalog.properties"
+done
 mkdir -p "$TRINO_DATA_DIR"
 cd "$TRINO_DATA_DIR"
 exec "$JAVA_HOME/bin/java" -server "-Xmx$TRINO_HEAP" -XX:+UseG1GC -XX:G1HeapRegionSize=16M -XX:+ExplicitGCInvokesConcurrent -XX:+ExitOnOutOfMemoryError \

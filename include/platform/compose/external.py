@@ -23,6 +23,8 @@ SERVICES = docker_services(ha=True)
 """With all containers that there may be."""
 OUTWARD = frozenset({"edge", "sources"})
 """The networks that lead out of Docker."""
+ENGINES = "engines"
+"""The profile of nessie-proxy."""
 STREAMS_AND_JOBS = frozenset({"kafka", "registry", "s3", "nessie"})
 """What Flink's and Spark's processes reach by themselves."""
 
@@ -63,6 +65,13 @@ def problems(settings: dict[str, str], defaults: dict[str, str]) -> list[Problem
     except ComposeError as error:
         return [Problem(str(error), "correct SHUDL_EXTERNAL in docker/.env")]
     found = []
+    if "trino" in gone and "nessie" not in gone and ENGINES not in settings.get("COMPOSE_PROFILES", "").split(","):
+        found.append(
+            Problem(
+                "trino is external, and our Nessie lets in no engine that is elsewhere",
+                f"add {ENGINES} to COMPOSE_PROFILES in docker/.env; docs/scaling.md says what that Trino needs",
+            )
+        )
     for name, service in ((address.name, address.service) for address in ADDRESSES):
         if name not in settings:
             continue
