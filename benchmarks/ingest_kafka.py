@@ -141,6 +141,8 @@ def _pyiceberg(source: str, run: int, endpoints: Endpoints, columns: Columns) ->
             messages = consumer.consume(min(10_000, left - len(rows)), 10)
             rows += [fastavro.schemaless_reader(io.BytesIO(message.value()[5:]), schema, None) for message in messages]
         made = pa.Table.from_pylist(rows)
+        never = {column.name: pa.string() for column in made.schema if pa.types.is_null(column.type)}
+        made = made.cast(pa.schema([(column.name, never.get(column.name, column.type)) for column in made.schema]))
         table = table or catalog.create_table(name, made.schema)
         table.append(made)
         left -= len(rows)

@@ -25,7 +25,7 @@ from include.platform.settings import settings
 from include.platform.spark import SparkError, submit
 
 JOB = Path(__file__).with_name("stream_job.py")
-BATCH_ROWS = 250_000
+BATCH_ROWS = 1_000_000
 READ_TASKS = 2
 REPLAYED_AT_ONCE = 200
 TIMEOUT_S = 6 * 3600
