@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from include.platform.settings import ROOT
+from include.platform.settings import ROOT, settings
 
 PLATFORM = ROOT / "docker" / "platform.sh"
 PROJECT = "shudl"
@@ -110,7 +110,8 @@ def taken_down(wanted: str, goal: str, platform: Compose) -> Iterator[None]:
     """Takes ``platform`` down at the end, volumes too, whatever was brought up.
 
     It is the one platform that docker/compose.yaml describes, so it is only done on demand, when the variable ``wanted`` is
-    set, and never beside a platform that somebody uses. ``SHUDL_TEST_KEEP=1`` goes on with the one that runs.
+    set, and never beside a platform that somebody uses. ``SHUDL_TEST_KEEP=1`` goes on with the one that runs. What failed on
+    the way up leaves every container's log.
     """
     if not os.environ.get(wanted):
         pytest.skip(f"tests of the whole Compose platform run on demand: {goal} (it sets {wanted})")
@@ -126,6 +127,11 @@ def taken_down(wanted: str, goal: str, platform: Compose) -> Iterator[None]:
         )
     try:
         yield
+    except BaseException as error:
+        folder = settings.logs / "compose"
+        platform.keep_logs(folder)
+        error.add_note(f"The containers' logs are in {folder}")
+        raise
     finally:
         if not keep:
             platform.run(str(PLATFORM), "compose", "down", "--volumes", "--remove-orphans", timeout_s=300)
