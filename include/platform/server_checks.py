@@ -136,7 +136,7 @@ def _keycloak_works(endpoints: Endpoints) -> dict[str, Any]:
     return {"issuer": told["issuer"], **made}
 
 
-def _nessie_access_healthy(endpoint: Endpoint) -> None:
+def _asks_for_a_token(endpoint: Endpoint) -> None:
     """It answers, and refuses who shows no token."""
     with _client(endpoint) as http:
         answer = http.get("/api/v2/config")
@@ -156,7 +156,7 @@ def _nessie_access_works(endpoints: Endpoints) -> dict[str, Any]:
 
 def _nessie_proxy_healthy(endpoint: Endpoint) -> None:
     """It answers, refuses who shows no token, and Nessie answers behind it."""
-    _nessie_access_healthy(endpoint)
+    _asks_for_a_token(endpoint)
     with _client(endpoint) as http:
         http.get("/iceberg/v1/config", headers=_bearer(endpoint)).raise_for_status()
 
@@ -256,7 +256,7 @@ HEALTHY: dict[str, Callable[[Endpoint], object]] = {
     "etcd": _etcd_healthy,
     "patroni": _patroni_healthy,
     "keycloak": _answers("/realms/master/.well-known/openid-configuration"),
-    "nessie-access": _nessie_access_healthy,
+    "nessie-access": _asks_for_a_token,
     "nessie-proxy": _nessie_proxy_healthy,
     "prometheus": _answers("/-/ready"),
     "alertmanager": _answers("/-/ready"),

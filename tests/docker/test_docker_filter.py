@@ -17,8 +17,7 @@ import requests
 from docker.errors import APIError
 
 import docker
-from tests.docker.conftest import HAPROXY as IMAGE
-from tests.docker.conftest import port_when_healthy
+from tests.docker.conftest import HAPROXY, port_when_healthy
 
 PREFIX = f"shudl-test-filter-{os.getpid()}"
 LISTED, OTHER = f"{PREFIX}-kafka-1", f"{PREFIX}-kafka-12"
@@ -40,12 +39,12 @@ def filter_port(engine: docker.DockerClient) -> Iterator[int]:
         for name in (LISTED, OTHER):
             command = "trap 'exit 0' TERM; echo here I am; while :; do sleep 0.1; done"
             made.append(
-                engine.containers.run(IMAGE, ["-c", command], entrypoint="bash", name=name, detach=True, network_mode="none")
+                engine.containers.run(HAPROXY, ["-c", command], entrypoint="bash", name=name, detach=True, network_mode="none")
             )
         path = _socket_file()
         made.append(
             engine.containers.run(
-                IMAGE,
+                HAPROXY,
                 name=f"{PREFIX}-filter",
                 entrypoint=ENTRYPOINT,
                 environment={"FILTER_CONTAINERS": f"{LISTED} {PREFIX}-not-there-1"},
@@ -121,7 +120,7 @@ def test_a_listed_container_that_was_not_created_is_said_to_be_missing(api) -> N
 def test_a_container_that_mounts_the_machine_cannot_be_created(api, engine) -> None:
     host = api.create_host_config(binds=["/:/host"], privileged=True)
     with pytest.raises(APIError) as refused:
-        api.create_container(IMAGE, ["cat", "/host/etc/shadow"], host_config=host, name=f"{PREFIX}-evil")
+        api.create_container(HAPROXY, ["cat", "/host/etc/shadow"], host_config=host, name=f"{PREFIX}-evil")
     assert refused.value.response.status_code == 403
     assert "docker-filter: POST /v1." in refused.value.explanation and "is not allowed" in refused.value.explanation
     assert not engine.containers.list(all=True, filters={"name": f"{PREFIX}-evil"})
@@ -283,7 +282,7 @@ def test_what_is_wrong_is_said_before_it_starts(engine, environment: dict[str, s
     mounts = {} if "socket" in reason else {_socket_file(): {"bind": "/var/run/docker.sock", "mode": "rw"}}
     options = {"user": "1000:1000", "group_add": [str(Path(_socket_file()).stat().st_gid)], "network_mode": "none"}
     container = engine.containers.run(
-        IMAGE, entrypoint=ENTRYPOINT, environment=environment, volumes=mounts, name=f"{PREFIX}-wrong", detach=True, **options
+        HAPROXY, entrypoint=ENTRYPOINT, environment=environment, volumes=mounts, name=f"{PREFIX}-wrong", detach=True, **options
     )
     try:
         assert container.wait(timeout=60)["StatusCode"] == 64

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 import docker
 from include.platform.compose import pki
@@ -42,7 +42,7 @@ def proxy(engine: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory)
     for name, names in (("nessie", ["nessie"]), ("nessie-proxy", ["nessie-proxy", "localhost"])):
         key, certificate = pki.issue(authority, name, names, False, now)
         (files / f"{name}.crt").write_bytes(certificate.public_bytes(Encoding.PEM))
-        (files / f"{name}.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        (files / f"{name}.key").write_bytes(pki.key_pem(key))
     (files / "nessie.pem").write_bytes((files / "nessie.crt").read_bytes() + (files / "nessie.key").read_bytes())
     (files / "ca.crt").write_bytes(authority.certificate.public_bytes(Encoding.PEM))
     (files / "token").write_text(TOKEN)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from include.platform.compose import pki
 from include.platform.settings import ROOT
@@ -67,7 +67,7 @@ class Company:
         for name in (KAFKA, TRINO):
             key, certificate = pki.issue(authority, name, [name, "localhost", "127.0.0.1"], False, now)
             self.write(name, "tls.crt", certificate.public_bytes(Encoding.PEM))
-            self.write(name, "tls.key", key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+            self.write(name, "tls.key", pki.key_pem(key))
             self.write(name, "ca.crt", authority.certificate.public_bytes(Encoding.PEM))
         EXTERNAL_CA.write_bytes((self.folder / KAFKA / "ca.crt").read_bytes())
 

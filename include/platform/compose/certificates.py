@@ -16,7 +16,7 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from include.platform.compose.files import PRIVATE, PUBLIC, SERVICE_ID, SHARED, User, missing, set_right, shown, unusable, write
@@ -26,6 +26,7 @@ from include.platform.compose.pki import (
     alternative_names,
     is_authority,
     issue,
+    key_pem,
     new_authority,
     public,
     read_certificate,
@@ -200,7 +201,7 @@ def _store(folder: Path, name: str, certificate: x509.Certificate, key: rsa.RSAP
     """The key first: an interruption between the two leaves a pair that is named, never one that seems right."""
     certificate_file, key_file = _pair(folder, name)
     mode, uid = _key_access(name, user)
-    write(key_file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), mode, uid, user.gid, replace=True)
+    write(key_file, key_pem(key), mode, uid, user.gid, replace=True)
     write(certificate_file, certificate.public_bytes(Encoding.PEM), PUBLIC, SERVICE_ID, user.gid, replace=True)
 
 

@@ -166,6 +166,10 @@ def effective(folder: Path, shell: Mapping[str, str]) -> dict[str, str]:
     return {**defaults, **read(folder / ".env"), **{name: value for name, value in shell.items() if name in defaults}}
 
 
+def chosen_profiles(settings: Mapping[str, str]) -> set[str]:
+    return {name for name in settings.get("COMPOSE_PROFILES", "").split(",") if name}
+
+
 def problems(folder: Path, shell: Mapping[str, str]) -> list[Problem]:
     """Settings that are unknown, missing, set twice or cannot be right. Without ``.env``, only those of the shell."""
     defaults = read(folder / ".env.example")

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from include.platform.catalog import docker_services, externals
+from include.platform.compose.dotenv import chosen_profiles
 from include.platform.compose.model import Compose
 from include.platform.compose.problems import ComposeError, Problem
 from include.platform.external import ADDRESSES
@@ -65,7 +66,7 @@ def problems(settings: dict[str, str], defaults: dict[str, str]) -> list[Problem
     except ComposeError as error:
         return [Problem(str(error), "correct SHUDL_EXTERNAL in docker/.env")]
     found = []
-    if "trino" in gone and "nessie" not in gone and ENGINES not in settings.get("COMPOSE_PROFILES", "").split(","):
+    if "trino" in gone and "nessie" not in gone and ENGINES not in chosen_profiles(settings):
         found.append(
             Problem(
                 "trino is external, and our Nessie lets in no engine that is elsewhere",

@@ -11,7 +11,14 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PublicFormat, load_pem_private_key, pkcs12
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    pkcs12,
+)
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from include.platform.compose.files import shown
@@ -48,6 +55,11 @@ def read_certificates(path: Path) -> list[x509.Certificate]:
         raise ComposeError(f"{shown(path)} cannot be read: {error.strerror}") from None
     except ValueError:
         raise ComposeError(f"{shown(path)} holds no PEM certificates") from None
+
+
+def key_pem(key: rsa.RSAPrivateKey) -> bytes:
+    """PKCS#8, without a password."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def read_key(path: Path) -> rsa.RSAPrivateKey:

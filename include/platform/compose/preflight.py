@@ -77,22 +77,18 @@ def versions(facts: Facts) -> list[Problem]:
     return found
 
 
-def chosen_profiles(settings: dict[str, str]) -> set[str]:
-    return {name for name in settings.get("COMPOSE_PROFILES", "").split(",") if name}
-
-
 def profiles(compose: Compose, settings: dict[str, str]) -> list[Problem]:
     """Profiles that no service has: Compose would start without a word what it starts without a profile."""
     known = compose.profiles | {CORE}
     return [
         Problem(f"COMPOSE_PROFILES={name}: no such profile", f"the profiles are {', '.join(sorted(known))}")
-        for name in sorted(chosen_profiles(settings) - known)
+        for name in sorted(dotenv.chosen_profiles(settings) - known)
     ]
 
 
 def kafka_quorum(compose: Compose, facts: Facts, settings: dict[str, str]) -> list[Problem]:
     """Kafka's brokers decide by majority, and all that ever joined count: one of three cannot go on alone."""
-    if HA in chosen_profiles(settings) or f"{compose.project}_kafka2" not in facts.all("volume"):
+    if HA in dotenv.chosen_profiles(settings) or f"{compose.project}_kafka2" not in facts.all("volume"):
         return []
     return [
         Problem(
@@ -126,7 +122,7 @@ def refused(facts: Facts) -> list[Problem]:
 
 def memory(compose: Compose, facts: Facts, settings: dict[str, str], meminfo: Path) -> list[Problem]:
     """Too little memory in the machine; or too little of it free, while nothing of the platform runs."""
-    chosen = chosen_profiles(settings)
+    chosen = dotenv.chosen_profiles(settings)
     needed = round(compose.memory_gb(chosen) * _here(facts.config), 1)
     kilobytes = {name: int(rest.split()[0]) for name, rest in re.findall(r"(\w+):\s+(.*)", meminfo.read_text())}
     total, free = (kilobytes[name] * 1024 / GB for name in ("MemTotal", "MemAvailable"))
