@@ -167,6 +167,7 @@ def test_compose_starts_no_part_of_it() -> None:
         ({"SHUDL_EXTERNAL": "kafak=a"}, "kafak: no such service"),
         ({"SHUDL_EXTERNAL": "kafka=a"}, "kafka is external, and KAFKA_BOOTSTRAP= does not say where it is"),
         ({"KAFKA_BOOTSTRAP": "other:1"}, "KAFKA_BOOTSTRAP=other:1, but kafka is not in SHUDL_EXTERNAL"),
+        ({"SHUDL_EXTERNAL": "trino=a", "COMPOSE_PROFILES": "access"}, "our Nessie lets in no engine that is elsewhere"),
     ],
 )
 def test_the_check_before_a_start_holds_settings_together(settings: dict[str, str], told: str) -> None:
@@ -174,3 +175,10 @@ def test_the_check_before_a_start_holds_settings_together(settings: dict[str, st
     (problem,) = compose_external.problems({**defaults, **settings}, defaults)
     assert told in str(problem) and "→" in str(problem)
     assert compose_external.problems({**defaults, "SHUDL_EXTERNAL": "kafka=a", "KAFKA_BOOTSTRAP": "other:1"}, defaults) == []
+
+
+@pytest.mark.parametrize(
+    "settings", [{"SHUDL_EXTERNAL": "trino=a", "COMPOSE_PROFILES": "docs,engines"}, {"SHUDL_EXTERNAL": "trino=a nessie=b"}]
+)
+def test_a_trino_elsewhere_has_a_way_to_the_catalogue(settings: dict[str, str]) -> None:
+    assert compose_external.problems(settings, {}) == []
