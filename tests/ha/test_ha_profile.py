@@ -35,9 +35,9 @@ def resolved(value: object, profiles: str) -> str:
 
 
 def entrypoint(
-    container: str, folder: Path, profiles: str, without: tuple[str, ...] = (), timeout_s: float = 60
+    container: str, folder: Path, profiles: str, without: tuple[str, ...] = (), timeout_s: float = 60, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a container's entrypoint in ``folder`` with what Compose tells it, but for ``without``. What it starts does nothing."""
+    """Run a container's entrypoint in ``folder`` with what Compose tells it, but for ``without`` and with ``more``. What it starts does nothing."""
     service = COMPOSE.services[container]
     command = service.get("entrypoint", ["", "", "", f"/{service['image'].split('/')[1].split(':')[0]}/entrypoint.sh"])[-1]
     script = SERVICES / Path(command).parent.name / "entrypoint.sh"
@@ -56,7 +56,7 @@ def entrypoint(
     homes |= {"CONNECT_PLUGINS": str(folder), "CONNECT_SECRETS_DIR": str(folder / "secrets")}
     data = {f"{name}_DATA_DIR": str(folder / "data") for name in ("KAFKA", "TRINO", "FLINK")}
     env |= homes | data | {"RUN_DIR": str(run), "PATH": f"{bin_}:{os.environ['PATH']}"}
-    env = {name: value for name, value in env.items() if name not in without}
+    env = {name: value for name, value in env.items() if name not in without} | more
     said = folder / "said"
     with said.open("w") as file:
         started = subprocess.Popen(["bash", str(script)], env=env, stdout=file, stderr=file, start_new_session=True)
@@ -210,6 +210,18 @@ def test_trino(profiles: str, container: str, role: dict[str, str], tmp_path: Pa
     assert made["discovery.uri"] == "https://trino:8080" and made["node.internal-address"] == container
     assert made["internal-communication.https.required"] == "true" and "internal-communication.shared-secret" in made
     assert ("http-server.authentication.type" in made) == (container == "trino"), "people sign in at the coordinator"
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_trino_that_is_elsewhere_shows_its_token(elsewhere: bool, tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("to-ken")
+    done = entrypoint("trino", tmp_path, "", **({"LAKE_CATALOG_TOKEN_FILE": str(token)} if elsewhere else {}))
+    assert not done.returncode, done.stderr
+    shown = {"security": "OAUTH2", "oauth2.token": "${ENV:LAKE_CATALOG_TOKEN}", "oauth2.token-refresh-enabled": "false"}
+    for catalog in ("lake", "published"):
+        made = properties(tmp_path / "run" / "etc" / "catalog" / f"{catalog}.properties")
+        assert {name: made.get(f"iceberg.rest-catalog.{name}") for name in shown} == (shown if elsewhere else dict.fromkeys(shown))
 
 
 @pytest.mark.parametrize(("profiles", "servers"), [("", 1), ("ha", 2)])
