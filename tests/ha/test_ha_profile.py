@@ -37,7 +37,10 @@ def resolved(value: object, profiles: str) -> str:
 def entrypoint(
     container: str, folder: Path, profiles: str, without: tuple[str, ...] = (), timeout_s: float = 60, **more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a container's entrypoint in ``folder`` with what Compose tells it, but for ``without`` and with ``more``. What it starts does nothing."""
+    """Run a container's entrypoint in ``folder`` with what Compose tells it, less ``without`` and with ``more``.
+
+    What it starts does nothing.
+    """
     service = COMPOSE.services[container]
     command = service.get("entrypoint", ["", "", "", f"/{service['image'].split('/')[1].split(':')[0]}/entrypoint.sh"])[-1]
     script = SERVICES / Path(command).parent.name / "entrypoint.sh"
@@ -219,9 +222,10 @@ def test_a_trino_that_is_elsewhere_shows_its_token(elsewhere: bool, tmp_path: Pa
     done = entrypoint("trino", tmp_path, "", **({"LAKE_CATALOG_TOKEN_FILE": str(token)} if elsewhere else {}))
     assert not done.returncode, done.stderr
     shown = {"security": "OAUTH2", "oauth2.token": "${ENV:LAKE_CATALOG_TOKEN}", "oauth2.token-refresh-enabled": "false"}
+    expected = shown if elsewhere else dict.fromkeys(shown)
     for catalog in ("lake", "published"):
         made = properties(tmp_path / "run" / "etc" / "catalog" / f"{catalog}.properties")
-        assert {name: made.get(f"iceberg.rest-catalog.{name}") for name in shown} == (shown if elsewhere else dict.fromkeys(shown))
+        assert {name: made.get(f"iceberg.rest-catalog.{name}") for name in shown} == expected
 
 
 @pytest.mark.parametrize(("profiles", "servers"), [("", 1), ("ha", 2)])
